@@ -1,0 +1,1 @@
+"""BPF programs in C and their built objects, one folder per architecture."""

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * On-CPU sampling: each tick of a perf event adds one to the count of (process, thread, comm, user
+ * stack, kernel stack). Stacks are kept by a 64-bit hash of all their addresses, so no two distinct
+ * stacks share a place, and each way to lose one is counted.
+ */
+#include "kernel_types.h"
+#include "cpu.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#define NS_PER_TICK 10000000ULL /* USER_HZ is 100 on every architecture we build for */
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+const volatile struct cpu_settings settings = {};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384); /* set before load */
+	__type(key, struct sample_key);
+	__type(value, __u64);
+} counts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384); /* set before load */
+	__type(key, __u64);
+	__type(value, struct stack);
+} stacks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct stack);
+} scratch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, STAT_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} stats SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct target);
+} targets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+} cgroup SEC(".maps");
+
+/* When each program image of a process began, CLOCK_BOOTTIME ns. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct exec_key);
+	__type(value, __u64);
+} execs SEC(".maps");
+
+static __always_inline void add_stat(__u32 index)
+{
+	__u64 *value = bpf_map_lookup_elem(&stats, &index);
+
+	if (value)
+		*value += 1;
+}
+
+/* The number of `task` in pyprof's pid namespace; 0 when it is not visible from there. */
+static __always_inline __u32 visible_pid(struct task_struct *task)
+{
+	struct pid *pid;
+	struct upid upid;
+
+	if (!settings.pidns_level)
+		return task->pid;
+	pid = BPF_CORE_READ(task, thread_pid);
+	if (!pid || BPF_CORE_READ(pid, level) < settings.pidns_level)
+		return 0;
+	bpf_probe_read_kernel(&upid, sizeof(upid), &pid->numbers[settings.pidns_level]);
+	if (BPF_CORE_READ(upid.ns, ns.inum) != settings.pidns_inum)
+		return 0;
+	return upid.nr;
+}
+
+static __always_inline bool is_target(__u32 pid, struct task_struct *task)
+{
+	struct target *target = bpf_map_lookup_elem(&targets, &pid);
+
+	if (!target || target->awaits_exec)
+		return false;
+	return !target->start_ticks || target->start_ticks == task->start_boottime / NS_PER_TICK;
+}
+
+static __always_inline bool comm_matches(const char *comm)
+{
+	for (int i = 0; i < COMM_BYTES; i++) {
+		if (comm[i] != settings.comm[i])
+			return false;
+		if (!comm[i])
+			return true;
+	}
+	return true;
+}
+
+static __always_inline bool is_wanted(struct task_struct *task, struct task_struct *leader,
+				      const struct sample_key *key, __u32 tid)
+{
+	if (settings.user_threads && (task->flags & PF_KTHREAD))
+		return false;
+	if (settings.kernel_threads && !(task->flags & PF_KTHREAD))
+		return false;
+	if (settings.filter_processes && !is_target(key->pid, leader))
+		return false;
+	if (settings.filter_threads && !is_target(tid, task))
+		return false;
+	if (settings.filter_comm && !comm_matches(key->comm))
+		return false;
+	if (settings.filter_cgroup && bpf_current_task_under_cgroup(&cgroup, 0) != 1)
+		return false;
+	return true;
+}
+
+/*
+ * The id of the stack in `scratch`, `depth` frames deep, entered into `stacks` if it is new. A global
+ * function: the verifier walks its loop once, not once for each caller.
+ */
+__noinline __u64 stack_id(__u32 depth)
+{
+	__u64 hash = 0x9e3779b97f4a7c15ULL ^ depth;
+	__u32 zero = 0, last = depth - 1;
+	struct stack *stack = bpf_map_lookup_elem(&scratch, &zero);
+	struct stack *known;
+
+	if (!stack || last >= MAX_FRAMES)
+		return STACK_UNREADABLE;
+	for (__u32 i = 0; i < MAX_FRAMES; i++) {
+		if (i >= depth)
+			break;
+		hash = (hash ^ stack->addresses[i]) * 0xff51afd7ed558ccdULL;
+		hash ^= hash >> 32;
+	}
+	hash |= STACK_ID_BIT;
+	known = bpf_map_lookup_elem(&stacks, &hash);
+	if (!known) {
+		stack->depth = depth;
+		if (!bpf_map_update_elem(&stacks, &hash, stack, BPF_NOEXIST))
+			return hash;
+		known = bpf_map_lookup_elem(&stacks, &hash); /* another CPU may have been first */
+		if (!known)
+			return STACK_MAP_FULL;
+	}
+	if (known->depth != depth || known->addresses[0] != stack->addresses[0] ||
+	    known->addresses[last] != stack->addresses[last])
+		return STACK_COLLISION;
+	return hash;
+}
+
+/* The id of the current stack: the user's for BPF_F_USER_STACK, the kernel's for 0. */
+static __always_inline __u64 walk(struct bpf_perf_event_data *ctx, __u64 flags)
+{
+	__u32 zero = 0;
+	struct stack *stack = bpf_map_lookup_elem(&scratch, &zero);
+	long size;
+	__u64 id;
+
+	if (!stack)
+		return STACK_UNREADABLE;
+	size = bpf_get_stack(ctx, stack->addresses, settings.max_depth * sizeof(__u64), flags);
+	if (size <= 0)
+		return STACK_NONE;
+	id = stack_id((__u32)size / sizeof(__u64));
+	if (id == STACK_MAP_FULL)
+		add_stat(STAT_LOST_STACKS);
+	else if (id == STACK_COLLISION)
+		add_stat(STAT_COLLISIONS);
+	return id;
+}
+
+static __always_inline void count(struct sample_key *key)
+{
+	__u64 one = 1;
+	__u64 *value = bpf_map_lookup_elem(&counts, key);
+
+	if (!value) {
+		if (!bpf_map_update_elem(&counts, key, &one, BPF_NOEXIST)) {
+			add_stat(STAT_COUNTED);
+			return;
+		}
+		value = bpf_map_lookup_elem(&counts, key);
+	}
+	if (!value) {
+		add_stat(STAT_LOST_COUNTS);
+		return;
+	}
+	__sync_fetch_and_add(value, 1);
+	add_stat(STAT_COUNTED);
+}
+
+SEC("perf_event")
+int sample_cpu(struct bpf_perf_event_data *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *leader = task->group_leader;
+	struct sample_key key = {};
+	__u32 tid;
+
+	add_stat(STAT_TAKEN);
+	if (!settings.include_idle && !task->pid) {
+		add_stat(STAT_IDLE);
+		return 0;
+	}
+	key.pid = visible_pid(leader);
+	if (key.pid && key.pid == settings.self_pid) {
+		add_stat(STAT_OWN);
+		return 0;
+	}
+	tid = visible_pid(task);
+	bpf_get_current_comm(key.comm, sizeof(key.comm));
+	if (!is_wanted(task, leader, &key, tid)) {
+		add_stat(STAT_EXCLUDED);
+		return 0;
+	}
+	if (settings.per_thread)
+		key.tid = tid;
+	key.start_ns = leader->start_boottime;
+	key.exec_id = task->self_exec_id;
+	if (settings.user_stacks && task->mm) {
+		key.user_stack = walk(ctx, BPF_F_USER_STACK);
+		if (key.user_stack == STACK_NONE) {
+			key.user_stack = STACK_UNREADABLE;
+			add_stat(STAT_UNREADABLE);
+		}
+	}
+	if (settings.kernel_stacks)
+		key.kernel_stack = walk(ctx, 0);
+	count(&key);
+	return 0;
+}
+
+/* The children of a profiled process are profiled too. Loaded only for a launched command. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(follow_fork, struct task_struct *parent, struct task_struct *child)
+{
+	__u32 parent_pid = visible_pid(parent->group_leader);
+	__u32 child_pid = visible_pid(child);
+	struct target target = {};
+
+	if (child->pid != child->tgid || !is_target(parent_pid, parent->group_leader))
+		return 0;
+	target.start_ticks = child->start_boottime / NS_PER_TICK;
+	if (bpf_map_update_elem(&targets, &child_pid, &target, BPF_ANY))
+		add_stat(STAT_FORKS_MISSED);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(note_exec, struct task_struct *task, int old_pid, struct linux_binprm *binprm)
+{
+	struct exec_key key = {};
+	__u64 now_ns = bpf_ktime_get_boot_ns();
+	struct target *target;
+
+	key.pid = visible_pid(task->group_leader);
+	key.exec_id = task->self_exec_id;
+	bpf_map_update_elem(&execs, &key, &now_ns, BPF_ANY);
+	target = bpf_map_lookup_elem(&targets, &key.pid);
+	if (target)
+		target->awaits_exec = 0;
+	return 0;
+}

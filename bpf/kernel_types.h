@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The kernel types that the programs read, with only the fields they read. Offsets come from the
+ * running kernel's BTF at load time (CO-RE), so the order and the gaps here mean nothing.
+ */
+#ifndef PYPROF_KERNEL_TYPES_H
+#define PYPROF_KERNEL_TYPES_H
+
+#include <stdbool.h>
+
+#include <linux/bpf.h>
+
+#define PF_KTHREAD 0x00200000 /* include/linux/sched.h: task_struct.flags */
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[];
+};
+
+struct mm_struct;
+
+struct task_struct {
+	unsigned int flags;
+	int pid;
+	int tgid;
+	struct mm_struct *mm;
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	__u64 start_boottime; /* ns since boot, suspend included */
+	__u64 self_exec_id;   /* goes up by one with each execve */
+};
+
+#pragma clang attribute pop
+
+struct linux_binprm;
+struct bpf_perf_event_data;
+
+#endif

@@ -1,0 +1,1 @@
+"""Captures: command line, engines that load BPF, process table, Capture, Profile."""

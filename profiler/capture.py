@@ -1,0 +1,46 @@
+"""Capture: what was counted, before any address has a name.
+
+Everything up to a Capture needs privileges; nothing after it does.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pyprof.profiler.process_table import ProcessTable
+from pyprof.profiler.profile import Provenance, Quality
+
+# Stack ids that stand for no stack; bpf/cpu.h.
+STACK_NONE, STACK_MAP_FULL, STACK_UNREADABLE, STACK_COLLISION = range(4)
+
+
+class Sample(NamedTuple):
+    """One counted key: how often this stack was seen in this thread."""
+
+    pid: int  # in our pid namespace; 0 is the idle task, or a process that is not visible from here
+    tid: int  # 0 when threads were not told apart
+    start_ns: int  # of the process, CLOCK_BOOTTIME
+    exec_id: int  # which program image of the process, see Capture.execs
+    comm: bytes  # as the kernel has it, up to 15 bytes
+    user_stack: int  # id in Capture.stacks, or one of STACK_*
+    kernel_stack: int
+    value: int
+
+
+class Execution(NamedTuple):
+    """Which program image of a process: the key of Capture.execs."""
+
+    pid: int
+    exec_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """Counts, stacks of absolute addresses, processes, losses and provenance."""
+
+    samples: tuple[Sample, ...]
+    stacks: dict[int, tuple[int, ...]]  # id: absolute addresses, leaf first
+    execs: dict[Execution, int]  # when the image began, CLOCK_BOOTTIME ns; absent: before the capture
+    processes: ProcessTable
+    max_depth: int  # a stack this deep may go on
+    quality: Quality
+    provenance: Provenance

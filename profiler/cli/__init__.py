@@ -1,0 +1,83 @@
+"""The command line: the group of commands, and the one place where an error becomes an exit code.
+
+Each command's module imports what it needs when it runs: `pyprof --help` loads click and nothing else.
+"""
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+from pyprof.profiler.cli.cpu import cpu
+from pyprof.profiler.cli.doctor import doctor
+from pyprof.profiler.cli.render import render
+from pyprof.profiler.cli.top import top
+from pyprof.profiler.errors import ExitCode, ProfilerError
+from pyprof.profiler.interrupts import Aborted
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from pyprof.profiler.version import version_text
+
+        click.echo(version_text())
+        context.exit()
+
+
+@click.group(context_settings=CONTEXT)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_version,
+    help="Show the versions of pyprof, libbpf and the kernel.",
+)
+def commands() -> None:
+    """Profile a live Linux machine and draw flame graphs.
+
+    `pyprof cpu 30` samples every process for 30 seconds; `pyprof cpu -p 4057` one of them until Ctrl-C;
+    `pyprof cpu -- make` a command and its children. `pyprof doctor` tells what works on this machine.
+
+    Exit codes: 0 done, 1 bug, 2 usage, 4 too much was lost, 66 an input cannot be read, 74 output error,
+    77 cannot profile here, 128+n ended by signal n after writing what there was.
+    """
+
+
+for command in (cpu, render, top, doctor):
+    commands.add_command(command)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(exit_code(sys.argv[1:]))
+
+
+def exit_code(arguments: list[str]) -> int:
+    """Run the command line and return its exit code, after telling the user what went wrong."""
+    os.environ.pop("DEBUGINFOD_URLS", None)  # a library must not ask the network on its own
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        result = commands.main(args=arguments, prog_name="pyprof", standalone_mode=False)
+    except ProfilerError as error:
+        return _told(str(error), error.exit_code, error.detail if "--debug" in arguments else "")
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort, Aborted):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush
+        return 141
+    except OSError as error:
+        return _told(f"{error.filename or 'input or output'}: {error.strerror}", ExitCode.OUTPUT, "")
+    return result if isinstance(result, int) else 0
+
+
+def _told(message: str, code: int, detail: str) -> int:
+    click.echo(f"pyprof: {message}", err=True)
+    if detail:
+        click.echo(detail.rstrip(), err=True)
+    return code

@@ -1,0 +1,84 @@
+"""Engine: what loads the sampling program into the kernel and reads back what it counted.
+
+Two ways exist to get a BPF program into a kernel, built ahead of time (libbpf) or compiled on the
+target (bcc); the captures know only this Protocol.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from pyprof.profiler.capture import Execution, Sample
+from pyprof.profiler.settings import Settings
+
+
+class Target(NamedTuple):
+    """A process or thread to sample."""
+
+    pid: int  # or tid
+    start_ticks: int = 0  # 1/100 s since boot; 0 matches any process with this number
+    awaits_exec: bool = False  # counts from its next execve on
+
+
+class Stats(NamedTuple):
+    """What happened to each tick; enum cpu_stat in bpf/cpu.h has the same order."""
+
+    taken: int
+    counted: int
+    idle: int
+    excluded: int
+    own: int
+    lost_counts: int
+    lost_stacks: int
+    collisions: int
+    unreadable: int
+    forks_missed: int
+
+
+class Counts(NamedTuple):
+    """Everything that the maps held when sampling had ended."""
+
+    samples: tuple[Sample, ...]
+    stacks: dict[int, tuple[int, ...]]
+    execs: dict[Execution, int]
+    stats: Stats
+
+
+class SamplingEngine(Protocol):
+    """Loads, attaches and reads the CPU sampling program. Every method raises ProfilerError."""
+
+    @property
+    def name(self) -> str:
+        """Return the engine with its version: "libbpf 1.1"."""
+        ...
+
+    def load(self, settings: Settings, *, self_pid: int, cpus: int) -> None:
+        """Load the program with these settings into the kernel; nothing samples yet."""
+        ...
+
+    def add_targets(self, targets: Sequence[Target]) -> None:
+        """Let these processes, or threads, through the filter."""
+        ...
+
+    def attach(self, cpu: int, event_fd: int) -> None:
+        """Start to sample on `cpu` at each overflow of the event, which the engine closes later."""
+        ...
+
+    def detach(self, cpu: int) -> None:
+        """Stop sampling on one CPU."""
+        ...
+
+    def detach_all(self) -> None:
+        """Stop sampling; what was counted stays readable."""
+        ...
+
+    def stats(self) -> Stats:
+        """Return what happened to the ticks so far; at any time after `load`."""
+        ...
+
+    def read(self) -> Counts:
+        """Return what was counted; after `detach_all`."""
+        ...
+
+    def close(self) -> None:
+        """Remove the program and its maps from the kernel."""
+        ...

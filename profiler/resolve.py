@@ -1,0 +1,162 @@
+"""Capture to Profile: addresses become frames of files here, and get their names in `name.py`.
+
+Here the order of a stack flips, from leaf first as captured to root first as drawn, and a return
+address becomes an address inside the call.
+"""
+
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from pyprof.profiler.binaries import Binaries
+from pyprof.profiler.capture import (
+    STACK_COLLISION,
+    STACK_MAP_FULL,
+    STACK_NONE,
+    STACK_UNREADABLE,
+    Capture,
+    Execution,
+    Sample,
+)
+from pyprof.profiler.proc import FileMapping
+from pyprof.profiler.process_table import Image
+from pyprof.profiler.profile import Mapping, Profile, ProfileSample
+from pyprof.symbolize.frame import Frame, FrameKind
+from pyprof.symbolize.text import printable
+
+VDSO = "[vdso]"
+STACK_NOTES = {
+    STACK_MAP_FULL: "[lost: stack map full]",
+    STACK_UNREADABLE: "[user stack could not be read]",
+    STACK_COLLISION: "[lost: stack hash collision]",
+}
+COUNTS_FULL_NOTE = "[lost: count map full]"
+UNMAPPED_NAME = "[address in no mapping]"
+UNSEEN_NAME = "[process ended before it was seen]"
+
+
+class Unnamed(NamedTuple):
+    """A profile whose frames are files and offsets, with what the names can be read from."""
+
+    profile: Profile
+    descriptors: tuple[int, ...]  # of each of the profile's mappings: the open file, or -1
+
+
+def unnamed_profile(capture: Capture, binaries: Binaries) -> Unnamed:
+    """Return the capture as a profile whose frames are named `[libc.so.6+0x1234]`.
+
+    Samples are sorted, so the same capture gives the same profile.
+    """
+    frames = _Frames(binaries)
+    samples = [
+        ProfileSample(
+            _stack(capture, sample, frames), sample.value, printable(sample.comm), sample.pid, sample.tid
+        )
+        for sample in sorted(capture.samples)
+    ]
+    samples += _lost_counts(capture, frames)
+    profile = Profile(
+        unit="samples",
+        samples=tuple(samples),
+        frames=tuple(frames.frames),
+        mappings=tuple(frames.mappings),
+        provenance=capture.provenance,
+        quality=capture.quality,
+    )
+    return Unnamed(profile, tuple(frames.descriptors))
+
+
+def offset_name(path: str, offset: int) -> str:
+    """Return the name of a frame that has none: its module and offset."""
+    return printable(f"[{PurePosixPath(path).name.strip('[]') or path}+{offset:#x}]")
+
+
+def _stack(capture: Capture, sample: Sample, frames: "_Frames") -> tuple[int, ...]:
+    exec_ns = capture.execs.get(Execution(sample.pid, sample.exec_id))
+    image = capture.processes.find(sample.pid, sample.start_ns, exec_ns)
+    user = _half(capture, sample.user_stack, lambda address: frames.user(image, address), frames)
+    return (*user, *_half(capture, sample.kernel_stack, frames.kernel, frames))
+
+
+def _half(
+    capture: Capture, stack_id: int, frame_of: Callable[[int], int], frames: "_Frames"
+) -> tuple[int, ...]:
+    """Return the user or kernel half of a stack, root first."""
+    if stack_id == STACK_NONE:
+        return ()
+    addresses = capture.stacks.get(stack_id)
+    if addresses is None:
+        return (frames.note(STACK_NOTES.get(stack_id, STACK_NOTES[STACK_MAP_FULL])),)
+    inside_call = [addresses[0], *(address - 1 for address in addresses[1:])]
+    stack = [frame_of(address) for address in reversed(inside_call)]
+    if len(addresses) >= capture.max_depth:
+        stack.insert(0, frames.note(f"[truncated: deeper than {capture.max_depth}]"))
+    return tuple(stack)
+
+
+def _lost_counts(capture: Capture, frames: "_Frames") -> list[ProfileSample]:
+    lost = sum(loss.value for loss in capture.quality.losses if loss.reason == "count map full")
+    return [ProfileSample((frames.note(COUNTS_FULL_NOTE),), lost, "")] if lost else []
+
+
+class _Frames:
+    """Interns frames and mappings, so that equal code of two processes is one frame."""
+
+    def __init__(self, binaries: Binaries) -> None:
+        self.frames: list[Frame] = []
+        self.mappings: list[Mapping] = []
+        self.descriptors: list[int] = []
+        self._binaries = binaries
+        self._frame_index: dict[Frame, int] = {}
+        self._mapping_index: dict[tuple[Mapping, int], int] = {}
+        self._user: dict[tuple[int, int], int] = {}  # (identity of the image, address): frame
+        self._kernel: dict[int, int] = {}
+
+    def user(self, image: Image | None, address: int) -> int:
+        key = (id(image), address)
+        index = self._user.get(key)
+        if index is None:
+            index = self._user[key] = self._intern(self._user_frame(image, address))
+        return index
+
+    def kernel(self, address: int) -> int:
+        index = self._kernel.get(address)
+        if index is None:
+            frame = Frame("[kernel]", FrameKind.KERNEL, "[kernel]", address)
+            index = self._kernel[address] = self._intern(frame)
+        return index
+
+    def note(self, text: str) -> int:
+        return self._intern(Frame(text, FrameKind.NOTE))
+
+    def _user_frame(self, image: Image | None, address: int) -> Frame:
+        if image is None:
+            return Frame(UNSEEN_NAME, FrameKind.USER, address=address)
+        file = image.find(address)
+        if file is None:
+            return Frame(UNMAPPED_NAME, FrameKind.USER, address=address)
+        path = file.mapping.path
+        if (not path.startswith("/") and path != VDSO) or path.startswith("//"):
+            name = offset_name(path, address - file.mapping.start)
+            return Frame(name, FrameKind.JIT, path, address)
+        offset = address - file.mapping.start + file.mapping.file_offset
+        return Frame(offset_name(path, offset), FrameKind.USER, path, offset, self._mapping(file))
+
+    def _mapping(self, file: FileMapping) -> int:
+        mapping = file.mapping
+        length = mapping.limit - mapping.start
+        normalised = mapping._replace(start=mapping.file_offset, limit=mapping.file_offset + length)
+        descriptor = self._binaries.descriptor(file)
+        key = (normalised, descriptor)
+        if key not in self._mapping_index:
+            self._mapping_index[key] = len(self.mappings)
+            self.mappings.append(normalised)
+            self.descriptors.append(descriptor)
+        return self._mapping_index[key]
+
+    def _intern(self, frame: Frame) -> int:
+        index = self._frame_index.get(frame)
+        if index is None:
+            index = self._frame_index[frame] = len(self.frames)
+            self.frames.append(frame)
+        return index

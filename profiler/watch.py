@@ -1,0 +1,97 @@
+"""The wait between the start of a capture and its end."""
+
+import os
+import select
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Protocol
+
+from pyprof.profiler.tracker import Tracker
+
+LONGEST_WAIT_S = 0.25  # between two drains
+SHORTEST_WAIT_S = 0.01  # so that a storm of processes wakes us at most 100 times a second
+CPU_CHECK_S = 1.0
+
+
+class End(Enum):
+    """Why a capture ended."""
+
+    DURATION = "the duration has passed"
+    SIGNAL = "a signal asked for it"
+    TARGET = "the command, or every process that was asked for, has ended"
+    OUTPUT = "nobody reads standard output any more"
+
+
+class Readable(Protocol):
+    """Something with a descriptor to wait for."""
+
+    def fileno(self) -> int: ...
+
+
+def watch(
+    tracker: Tracker,
+    *,
+    duration_s: float | None,
+    interrupts: Readable,
+    targets: Sequence[Readable],
+    idle_work: Iterable[Callable[[], object]],
+    each_second: Callable[[], None],
+    on_progress: Callable[[float], None],
+) -> End:
+    """Drain the tracker until the capture's end, and return why it ended.
+
+    `targets` are descriptors that become readable when a process ends; the capture ends with the last
+    of them. `idle_work` is done one piece at a time between drains, `each_second` about once a second,
+    and `on_progress` is told the seconds that have passed.
+    """
+    began_s = time.monotonic()
+    end_s = began_s + duration_s if duration_s is not None else float("inf")
+    next_check_s = began_s + CPU_CHECK_S
+    work = iter(idle_work)
+    living = {target.fileno() for target in targets}
+    while True:
+        now_s = time.monotonic()
+        if now_s >= end_s:
+            return End.DURATION
+        piece = next(work, None)
+        wait_s = 0.0 if piece else max(min(end_s - now_s, LONGEST_WAIT_S), 0)
+        ready = _ready([interrupts.fileno(), *living, *tracker.filenos()], wait_s)
+        if interrupts.fileno() in ready:
+            return End.SIGNAL
+        if _stdout_is_closed():
+            return End.OUTPUT
+        living -= ready
+        if targets and not living:
+            return End.TARGET
+        tracker.drain()
+        if piece:
+            piece()
+        elif ready:
+            time.sleep(min(SHORTEST_WAIT_S, max(end_s - time.monotonic(), 0)))
+        if now_s >= next_check_s:
+            next_check_s = now_s + CPU_CHECK_S
+            each_second()
+        on_progress(now_s - began_s)
+
+
+def _ready(descriptors: Sequence[int], wait_s: float) -> set[int]:
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(wait_s * 1000)}
+
+
+def _stdout_is_closed() -> bool:
+    """Return whether standard output is a pipe without a reader."""
+    try:
+        fd = sys.stdout.fileno()
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return False
+    except (OSError, ValueError):
+        return False
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))

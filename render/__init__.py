@@ -1,0 +1,1 @@
+"""Profile to bytes: folded stacks, SVG, pprof, text table."""

@@ -1,0 +1,1 @@
+"""Addresses to frames: kernel symbols, ELF symbol tables, vdso, demangling."""
