@@ -1,0 +1,6 @@
+"""Make elfwriter.py importable: in importlib mode pytest puts no test folder on the path."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
