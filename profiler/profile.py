@@ -46,7 +46,7 @@ class Loss(NamedTuple):
 class Quality:
     """How complete a profile is. All numbers are in the profile's unit."""
 
-    expected: int = 0  # what the timers should have given; 0 when unknown
+    expected: int = 0  # what the timers should have given while CPUs were busy; 0 when unknown
     taken: int = 0  # what they gave: counted + idle + excluded + losses that are not kept
     counted: int = 0  # in the profile's samples, kept losses included
     idle: int = 0  # the CPU was idle

@@ -30,6 +30,8 @@ STACK_NOTES = {
     STACK_UNREADABLE: "[user stack could not be read]",
     STACK_COLLISION: "[lost: stack hash collision]",
 }
+# A return address outside all executable memory: the callee does not keep frame pointers.
+BROKEN_NOTE = "[truncated: no frame pointers]"
 COUNTS_FULL_NOTE = "[lost: count map full]"
 UNMAPPED_NAME = "[address in no mapping]"
 UNSEEN_NAME = "[process ended before it was seen]"
@@ -87,11 +89,14 @@ def _half(
     addresses = capture.stacks.get(stack_id)
     if addresses is None:
         return (frames.note(STACK_NOTES.get(stack_id, STACK_NOTES[STACK_MAP_FULL])),)
-    inside_call = [addresses[0], *(address - 1 for address in addresses[1:])]
-    stack = [frame_of(address) for address in reversed(inside_call)]
-    if len(addresses) >= capture.max_depth:
-        stack.insert(0, frames.note(f"[truncated: deeper than {capture.max_depth}]"))
-    return tuple(stack)
+    inside_call = [addresses[0], *(max(address - 1, 0) for address in addresses[1:])]
+    stack = [frame_of(address) for address in inside_call]
+    broken = next((index for index in range(1, len(stack)) if frames.is_nowhere(stack[index])), 0)
+    if broken:
+        stack[broken:] = [frames.note(BROKEN_NOTE)]
+    elif len(addresses) >= capture.max_depth:
+        stack.append(frames.note(f"[truncated: deeper than {capture.max_depth}]"))
+    return tuple(reversed(stack))
 
 
 def _lost_counts(capture: Capture, frames: "_Frames") -> list[ProfileSample]:
@@ -125,6 +130,10 @@ class _Frames:
             frame = Frame("[kernel]", FrameKind.KERNEL, "[kernel]", address)
             index = self._kernel[address] = self._intern(frame)
         return index
+
+    def is_nowhere(self, index: int) -> bool:
+        """Return whether a frame's address is in no executable memory of its process."""
+        return self.frames[index].name == UNMAPPED_NAME
 
     def note(self, text: str) -> int:
         return self._intern(Frame(text, FrameKind.NOTE))

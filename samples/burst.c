@@ -13,10 +13,8 @@ static volatile uint64_t sink;
 
 __attribute__((noinline)) static void burst_spin(void)
 {
-	volatile char frame[64] = {0};
-
 	for (int i = 0; i < 20000; i++)
-		sink += i ^ frame[i & 63];
+		sink += i;
 }
 
 __attribute__((noinline)) void burst_work(double seconds)
@@ -27,7 +25,6 @@ __attribute__((noinline)) void burst_work(double seconds)
 		burst_spin();
 		clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
 	} while (time.tv_sec + time.tv_nsec / 1e9 < seconds);
-	sink++;
 }
 
 int main(int argc, char **argv)

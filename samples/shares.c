@@ -3,31 +3,25 @@
  *
  * Usage: shares SECONDS
  *
- * Build with -O1 -fno-omit-frame-pointer -fno-optimize-sibling-calls: each burning function calls
- * `spin` through a volatile pointer, so that it has a frame and its caller is not lost.
+ * Build with -O0 -fno-omit-frame-pointer: a leaf without a frame would hide its caller.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <time.h>
 
-#define ROUND 20000
+#define ROUND 4000000 /* about 10 ms: a cycle of 10 rounds is far longer than a sampling period */
 
 static volatile uint64_t sink;
 
-/* The leaf has a frame of its own: it calls nothing, so a walker would else miss its caller. */
 __attribute__((noinline)) static void spin(long rounds)
 {
-	volatile char frame[64] = {0};
-
 	for (long i = 0; i < rounds * ROUND; i++)
-		sink += i ^ frame[i & 63];
+		sink += i;
 }
 
-static void (*volatile burn)(long) = spin;
-
-__attribute__((noinline)) void hot(void) { burn(6); sink++; }
-__attribute__((noinline)) void warm(void) { burn(3); sink++; }
-__attribute__((noinline)) void cool(void) { burn(1); sink++; }
+__attribute__((noinline)) void hot(void) { spin(6); }
+__attribute__((noinline)) void warm(void) { spin(3); }
+__attribute__((noinline)) void cool(void) { spin(1); }
 
 static double now(void)
 {

@@ -8,6 +8,7 @@ import sys
 from typing import NoReturn
 
 import click
+
 from pyprof.profiler.cli.cpu import cpu
 from pyprof.profiler.cli.doctor import doctor
 from pyprof.profiler.cli.render import render

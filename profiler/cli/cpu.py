@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from pyprof.profiler.cli.options import Seconds, drawing_options, stack_options, target_options
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 
 import click
+
 from pyprof.profiler import output
 from pyprof.profiler.cli.formats import Drawing, rendered
 from pyprof.profiler.cli.report import tell

@@ -1,6 +1,7 @@
 """`pyprof doctor`: what works on this machine, tried for real."""
 
 import click
+
 from pyprof.profiler.errors import ExitCode
 
 MARKS = {"ok": "ok      ", "degraded": "degraded", "missing": "missing "}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import click
+
 from pyprof.profiler.profile import Profile
 
 SUFFIXES = {

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from pyprof.profiler.cli.options import drawing_options
 
 if TYPE_CHECKING:

@@ -4,12 +4,14 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
+
 from pyprof.profiler.errors import ExitCode
 from pyprof.profiler.profile import Profile
 
 if TYPE_CHECKING:
-    from pyprof.profiler.cpu import CpuSampler
     from rich.live import Live
+
+    from pyprof.profiler.cpu import CpuSampler
 
 PROGRESS_S = 0.25
 WARN_SHARE, INVALID_SHARE = 0.01, 0.10  # of the samples lost

@@ -1,0 +1,80 @@
+# `make demo` and `make test` install what is missing, on Debian and its relatives, and then do their work.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := build
+SAMPLES := $(patsubst samples/%.c,$(BUILD)/samples/%,$(wildcard samples/*.c)) $(BUILD)/samples/burst_static
+SAMPLE_FLAGS := -g -O0 -Wall -Werror -fno-omit-frame-pointer
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+RUN_PACKAGES := libbpf1 gcc libc6-dev python3-venv
+TEST_PACKAGES := $(RUN_PACKAGES) g++ binutils bpftool bpftrace chromium linux-perf
+BPF_PACKAGES := clang-14 llvm-14 libbpf-dev linux-libc-dev
+
+.PHONY: all demo test lint types unit bench bpf samples clean
+.DELETE_ON_ERROR:
+
+all: test
+
+demo: $(VENV)/installed $(BUILD)/packages-run samples
+	$(SUDO) $(BIN)/pyprof cpu -F 499 -o demo.svg -- $(BUILD)/samples/demo 5
+	@echo "The flame graph is in demo.svg: open it in a browser."
+
+test: $(VENV)/installed-dev $(BUILD)/packages-test samples lint types unit
+
+lint:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python bpf/build.py --check
+
+types: $(BUILD)/types
+	$(BIN)/mypy -p pyprof.bpf -p pyprof.profiler -p pyprof.render -p pyprof.symbolize
+
+unit: samples
+	$(BIN)/pytest
+
+bench: $(VENV)/installed-dev $(BUILD)/packages-test samples
+	$(SUDO) $(BIN)/python benchmarks/run.py
+
+bpf: $(BUILD)/packages-bpf
+	$(PYTHON) bpf/build.py
+
+samples: $(SAMPLES)
+
+$(BUILD)/samples/%: samples/%.c $(BUILD)/packages-run
+	@mkdir -p $(@D)
+	$(CC) $(SAMPLE_FLAGS) -o $@ $<
+
+# Statically linked: every frame, libc's own too, has a symbol in the file.
+$(BUILD)/samples/burst_static: samples/burst.c $(BUILD)/packages-run
+	@mkdir -p $(@D)
+	$(CC) $(SAMPLE_FLAGS) -static -o $@ $<
+
+# The virtual environment: with what pyprof needs, and with what its tests need.
+$(VENV)/installed $(VENV)/installed-dev: pyproject.toml | $(BUILD)/packages-run
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.$(if $(findstring dev,$@),[dev])'
+	@touch $@
+
+# mypy reads the packages under their import names.
+$(BUILD)/types:
+	mkdir -p $@/pyprof
+	for folder in bpf profiler render symbolize; do ln -sfn ../../../$$folder $@/pyprof/$$folder; done
+
+# System packages, where apt-get is there to bring them; elsewhere the tests say what they miss.
+define install-packages
+@mkdir -p $(@D)
+@if ! command -v apt-get >/dev/null; then echo "please install: $(1)"; \
+elif ! dpkg-query -W -f '$${db:Status-Abbrev}\n' $(1) 2>/dev/null | grep -vq '^ii' \
+	&& dpkg-query -W $(1) >/dev/null 2>&1; then :; \
+else $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends $(1); fi
+@touch $@
+endef
+
+$(BUILD)/packages-run: ; $(call install-packages,$(RUN_PACKAGES))
+$(BUILD)/packages-test: ; $(call install-packages,$(TEST_PACKAGES))
+$(BUILD)/packages-bpf: ; $(call install-packages,$(BPF_PACKAGES))
+
+clean:
+	rm -rf $(BUILD) $(VENV) dist *.egg-info
