@@ -131,26 +131,36 @@ static __always_inline bool is_wanted(struct task_struct *task, struct task_stru
 	return true;
 }
 
-/*
- * The id of the stack in `scratch`, `depth` frames deep, entered into `stacks` if it is new. A global
- * function: the verifier walks its loop once, not once for each caller.
- */
-__noinline __u64 stack_id(__u32 depth)
+/* The hash of the first `depth` addresses in `scratch`. A global function: the verifier walks its loop
+ * once, and no state of it reaches the callers. */
+__noinline __u64 hash_stack(__u32 depth)
 {
 	__u64 hash = 0x9e3779b97f4a7c15ULL ^ depth;
-	__u32 zero = 0, last = depth - 1;
+	__u32 zero = 0;
 	struct stack *stack = bpf_map_lookup_elem(&scratch, &zero);
-	struct stack *known;
 
-	if (!stack || last >= MAX_FRAMES)
-		return STACK_UNREADABLE;
+	if (!stack)
+		return 0;
 	for (__u32 i = 0; i < MAX_FRAMES; i++) {
 		if (i >= depth)
 			break;
 		hash = (hash ^ stack->addresses[i]) * 0xff51afd7ed558ccdULL;
 		hash ^= hash >> 32;
 	}
-	hash |= STACK_ID_BIT;
+	return hash | STACK_ID_BIT;
+}
+
+/* The id of the stack in `scratch`, `depth` frames deep, entered into `stacks` if it is new. */
+__noinline __u64 stack_id(__u32 depth)
+{
+	__u32 zero = 0, last = depth - 1;
+	struct stack *stack = bpf_map_lookup_elem(&scratch, &zero);
+	struct stack *known;
+	__u64 hash;
+
+	if (!stack || last >= MAX_FRAMES)
+		return STACK_UNREADABLE;
+	hash = hash_stack(depth);
 	known = bpf_map_lookup_elem(&stacks, &hash);
 	if (!known) {
 		stack->depth = depth;
