@@ -176,6 +176,21 @@ __noinline __u64 stack_id(__u32 depth)
 	return hash;
 }
 
+/*
+ * Whether the tick hit user code, which has no kernel stack to walk. The context begins with the
+ * registers: struct pt_regs on x86 (cs is the 18th), struct user_pt_regs on arm64 (pstate the 34th).
+ */
+static __always_inline bool in_user_mode(struct bpf_perf_event_data *ctx)
+{
+#if defined(__TARGET_ARCH_x86)
+	return ((__u64 *)ctx)[17] & 3;
+#elif defined(__TARGET_ARCH_arm64)
+	return !(((__u64 *)ctx)[33] & 0xf);
+#else
+#error "say how user mode looks in the registers of this architecture"
+#endif
+}
+
 /* The id of the current stack: the user's for BPF_F_USER_STACK, the kernel's for 0. */
 static __always_inline __u64 walk(struct bpf_perf_event_data *ctx, __u64 flags)
 {
@@ -252,7 +267,7 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 			add_stat(STAT_UNREADABLE);
 		}
 	}
-	if (settings.kernel_stacks)
+	if (settings.kernel_stacks && !in_user_mode(ctx))
 		key.kernel_stack = walk(ctx, 0);
 	count(&key);
 	return 0;

@@ -1,0 +1,226 @@
+"""Measure pyprof beside its peers: start, cost of a sample, end to picture, memory.
+
+Usage: python benchmarks/run.py [--runs N]        (as root; `make bench`)
+
+Runs are interleaved, medians are printed, and a claim is a ratio within one table: the machine may be
+shared and noisy. A peer that is not installed has no row.
+"""
+
+import argparse
+import html
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from pyprof.render.pprof_reader import decode_pprof
+
+SAMPLES = Path(__file__).resolve().parent.parent / "build" / "samples"
+PYPROF = str(Path(sys.executable).with_name("pyprof"))
+BPF_STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
+BPFTRACE = "profile:hz:49 { @[ustack, kstack, comm, pid] = count(); } interval:s:1 { exit(); }"
+BPFTRACE_LONG = "profile:hz:999 { @[ustack, kstack, comm, pid] = count(); } interval:s:4 { exit(); }"
+
+
+class Run(NamedTuple):
+    """One finished command."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+class Peer(NamedTuple):
+    """A way to take a capture of one second."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]  # run one after the other
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="runs of each command (default 5)")
+    runs = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as folder:
+        benchmark_help(runs)
+        benchmark_start(runs, Path(folder))
+        benchmark_capture(runs, Path(folder))
+        benchmark_sample(max(runs // 2, 1))
+        benchmark_end(runs, Path(folder))
+
+
+def benchmark_help(runs: int) -> None:
+    """Print how long `pyprof --help` takes, beside the interpreter alone."""
+    rows = {
+        "python -c pass": [timed([sys.executable, "-c", "pass"]).seconds for _ in range(runs)],
+        "pyprof --help": [timed([PYPROF, "--help"]).seconds for _ in range(runs)],
+    }
+    table("Start without a capture", ["ms"], {name: [1000 * median(values)] for name, values in rows.items()})
+
+
+def benchmark_start(runs: int, folder: Path) -> None:
+    """Print how long after its process starts pyprof's events are attached."""
+    path = folder / "start.pb.gz"
+    delays = []
+    for _ in range(runs):
+        began_ns = time.time_ns()
+        timed([PYPROF, "cpu", "0.2", "-q", "-o", str(path)])
+        delays.append((decode_pprof(path.read_bytes()).provenance.started_unix_ns - began_ns) / 1e6)
+    table("From process start to attached events", ["ms"], {"pyprof cpu": [median(delays)]})
+
+
+def benchmark_capture(runs: int, folder: Path) -> None:
+    """Print what a capture of one second costs beyond its second, on a busy machine."""
+    data = str(folder / "perf.data")
+    peers = [
+        Peer("pyprof cpu 1 -o x.svg", ((PYPROF, "cpu", "1", "-q", "-o", str(folder / "x.svg")),)),
+        Peer("bpftrace profile", (("bpftrace", "-q", "-e", BPFTRACE),)),
+        Peer(
+            "perf record -g + script",
+            (
+                ("perf", "record", "-q", "-e", "cpu-clock", "-F", "49", "-a", "-g", "-o", data, "sleep", "1"),
+                ("perf", "script", "-i", data, "--no-inline"),
+            ),
+        ),
+        Peer("bcc profile", (("profile-bpfcc", "-F", "49", "-f", "1"),)),
+    ]
+    peers = [peer for peer in peers if works(peer.name, peer.commands[0])]
+    results: dict[str, list[Run]] = {peer.name: [] for peer in peers}
+    with busy("shares"):
+        for _ in range(runs):
+            for peer in peers:
+                results[peer.name].append(total([timed(command) for command in peer.commands]))
+    rows = {}
+    for name, measured in results.items():
+        extra = median([run.seconds for run in measured]) - 1
+        cpu = median([run.cpu_seconds for run in measured])
+        rows[name] = [extra, cpu, median([run.peak_mb for run in measured])]
+    table("A capture of 1 s at 49 Hz, one CPU busy", ["s beyond it", "CPU s", "peak MB"], rows)
+
+
+def benchmark_sample(runs: int) -> None:
+    """Print the time in the kernel of one sample of a program with frame pointers."""
+    pyprof = (PYPROF, "cpu", "-F", "999", "-q", "-o", "/dev/null", "4")
+    tools = {"pyprof": (pyprof, "sample_cpu")}
+    if works("bpftrace", ("bpftrace", "-q", "-e", BPFTRACE)):
+        tools["bpftrace"] = (("bpftrace", "-q", "-e", BPFTRACE_LONG), "")
+    if works("bcc profile", ("profile-bpfcc", "-f", "1")):
+        tools["bcc profile"] = (("profile-bpfcc", "-F", "999", "-f", "4"), "do_perf_event")
+    costs: dict[str, list[float]] = {name: [] for name in tools}
+    with bpf_stats(), busy("shares", "shares"):
+        for _ in range(runs):
+            for name, (command, program) in tools.items():
+                costs[name].append(sample_cost_ns(command, program))
+    rows = {name: [median(values)] for name, values in costs.items()}
+    table("In-kernel cost of a sample at 999 Hz, two CPUs busy, frame pointers", ["ns"], rows)
+
+
+def benchmark_end(runs: int, folder: Path) -> None:
+    """Print the time from the end of a capture of about 2,000 distinct stacks to the finished SVG."""
+    svg, saved = folder / "end.svg", folder / "end.pb.gz"
+    ends, stacks = [], 0
+    for _ in range(runs):
+        command = [PYPROF, "cpu", "-F", "1000", "-q", "--", str(SAMPLES / "many_stacks"), "2000", "4"]
+        timed([*command[:5], "-o", str(saved), *command[5:]])
+        stacks = len(decode_pprof(saved.read_bytes()).samples)
+        timed([*command[:5], "-o", str(svg), *command[5:]])
+        finished_ns = time.time_ns()
+        metadata = svg.read_text().partition("<metadata>")[2].partition("</metadata>")[0]
+        provenance = json.loads(html.unescape(metadata))["provenance"]
+        ends.append((finished_ns - provenance["started_unix_ns"] - provenance["duration_ns"]) / 1e6)
+    table(
+        f"From the end of a capture to its SVG, {stacks:,} distinct stacks",
+        ["ms"],
+        {"pyprof": [median(ends)]},
+    )
+
+
+def sample_cost_ns(command: Sequence[str], program: str) -> float:
+    """Return the mean run time of the perf-event program that a command loads."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(3)
+    loaded = json.loads(subprocess.run(["bpftool", "-j", "prog"], capture_output=True, check=True).stdout)
+    process.wait()
+    mine = [one for one in loaded if one["type"] == "perf_event" and program in (one.get("name"), "")]
+    best = max(mine, key=lambda one: one.get("run_cnt", 0))
+    return float(best["run_time_ns"] / best["run_cnt"])
+
+
+def works(name: str, command: Sequence[str]) -> bool:
+    """Return whether a peer is installed and runs here; say so when it does not."""
+    if not shutil.which(command[0]):
+        print(f"\n{name} is not installed: no row")
+        return False
+    result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    if result.returncode:
+        print(f"\n{name} fails here: {result.stderr.decode().strip().splitlines()[-1]}")
+    return result.returncode == 0
+
+
+def timed(command: Sequence[str]) -> Run:
+    """Run a command and return what it took."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{command[0]} failed with status {process.returncode}")
+    return Run(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def total(runs: list[Run]) -> Run:
+    return Run(
+        sum(run.seconds for run in runs),
+        sum(run.cpu_seconds for run in runs),
+        max(run.peak_mb for run in runs),
+    )
+
+
+@contextmanager
+def busy(*programs: str) -> Iterator[None]:
+    """Keep CPUs busy with sample programs meanwhile."""
+    arguments = {"shares": ["600"], "many_stacks": ["2000", "600"]}
+    running = [subprocess.Popen([str(SAMPLES / program), *arguments[program]]) for program in programs]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def bpf_stats() -> Iterator[None]:
+    """Let the kernel time BPF programs meanwhile."""
+    before = BPF_STATS.read_text()
+    BPF_STATS.write_text("1")
+    try:
+        yield
+    finally:
+        BPF_STATS.write_text(before)
+
+
+def table(title: str, columns: list[str], rows: dict[str, list[float]]) -> None:
+    """Print a Markdown table; the last column is the ratio to the first row's first value."""
+    print(f"\n{title}\n")
+    print(f"| | {' | '.join(columns)} | ratio |\n|---|{'---:|' * (len(columns) + 1)}")
+    first = next(iter(rows.values()))[0]
+    for name, values in rows.items():
+        print(f"| {name} | {' | '.join(f'{value:.4g}' for value in values)} | {values[0] / first:.2f} |")
+    sys.stdout.flush()
+
+
+median: Callable[[list[float]], float] = statistics.median
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    main()
