@@ -7,6 +7,6 @@ if os.geteuid() == 0 and not getattr(sys.flags, "safe_path", sys.flags.isolated)
     # python -m puts the current folder first on the module path: as root that runs anybody's code
     sys.exit("pyprof: as root run `pyprof`, or `python -P -m pyprof.profiler`, not `python -m`")
 
-from pyprof.profiler.cli import main
+from pyprof.profiler.launch import main
 
 main()

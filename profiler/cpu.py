@@ -17,6 +17,7 @@ from pyprof.profiler.libbpf import LibbpfError
 from pyprof.profiler.profile import Loss, Provenance, Quality
 from pyprof.profiler.settings import NS_PER_SECOND, Settings
 from pyprof.profiler.tracker import Tracker, boottime_ns
+from pyprof.profiler.version import pyprof_version
 
 DEFAULT_FREQUENCY_HZ = 49
 PERF_MAX_STACK = 127
@@ -187,6 +188,7 @@ class CpuSampler:
             cpus=len(self._sampled_cpus),
             engine=self._engine.name,
             targets=", ".join(command) or settings.targets.description,
+            version=pyprof_version(),
             notes=tuple(self.notes),
         )
 

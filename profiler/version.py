@@ -1,8 +1,6 @@
 """The versions that a bug report needs."""
 
-import json
 import platform
-from importlib import metadata
 from pathlib import Path
 
 from pyprof.profiler.errors import ProfilerError
@@ -12,6 +10,8 @@ MANIFEST = Path(__file__).resolve().parent.parent / "bpf" / "manifest.json"
 
 def pyprof_version() -> str:
     """Return the version of the installed package; "unknown" when it is not installed."""
+    from importlib import metadata  # noqa: PLC0415 - slow to import, and a capture imports this module
+
     try:
         return metadata.version("pyprof")
     except metadata.PackageNotFoundError:
@@ -20,6 +20,8 @@ def pyprof_version() -> str:
 
 def version_text() -> str:
     """Return the versions of pyprof, Python, libbpf, the kernel and the compiler of the BPF objects."""
+    import json  # noqa: PLC0415 - as above
+
     compiler = json.loads(MANIFEST.read_text())["compiler"] if MANIFEST.exists() else "unknown"
     return "\n".join(
         [

@@ -5,7 +5,6 @@ Each command's module imports what it needs when it runs: `pyprof --help` loads 
 
 import os
 import sys
-from typing import NoReturn
 
 import click
 
@@ -49,11 +48,6 @@ def commands() -> None:
 
 for command in (cpu, render, top, doctor):
     commands.add_command(command)
-
-
-def main() -> NoReturn:
-    """Run the command line and exit."""
-    sys.exit(exit_code(sys.argv[1:]))
 
 
 def exit_code(arguments: list[str]) -> int:

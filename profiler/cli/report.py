@@ -34,7 +34,9 @@ class Progress:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+            self._live = Live(
+                console=Console(stderr=True, highlight=False), auto_refresh=False, transient=True
+            )
             self._live.start()
 
     def show(self, seconds: float, sampler: "CpuSampler") -> None:
