@@ -43,6 +43,11 @@ class WriteTables:
         self._kernel_mapping = paths.index(KERNEL_PATH) if KERNEL_PATH in paths else NO_MAPPING
         self._frames = [self._normal(number, frame) for number, frame in enumerate(profile.frames)]
         self._places = [(frame.address, frame.mapping, frame.module) for frame in self._frames]
+        # A viewer drops a location without a function where others have one; where none has, Go's tool
+        # looks for the names itself.
+        self._named = {
+            frame.mapping for frame in self._frames if not _is_unknown(frame, self._home(frame))
+        } - {NO_MAPPING}
         self._inlined = {i for i, frame in enumerate(self._frames) if frame.kind is FrameKind.INLINED}
         for mapping in self._mappings:
             self._add_mapping(mapping)
@@ -88,7 +93,7 @@ class WriteTables:
         lines: list[int] = []
         for frame in frames[:0:-1]:
             lines += (self._function(frame, frame.name), frame.line)
-        system_name = _system_name(base, home, alone=not lines)
+        system_name = _system_name(base, home, bare=not lines and base.mapping not in self._named)
         if system_name:
             lines += (self._function(base, system_name), base.line)
         mapping_id = self._mapping_id(base, home)
@@ -237,12 +242,18 @@ def _kept_mappings(mappings: Iterable[Mapping]) -> tuple[list[Mapping], list[int
     return kept, renumbered
 
 
-def _system_name(base: Frame, home: Mapping | None, *, alone: bool) -> str:
-    """Return the system name of a location's own function, "" when the location needs none."""
+def _system_name(base: Frame, home: Mapping | None, *, bare: bool) -> str:
+    """Return the system name of a location's own function, "" when the location needs none.
+
+    `bare`: the location has no other function, and no location of its mapping has a name.
+    """
     origin = Origin(base.kind, base.module)
-    if alone and base.name.startswith("[") and not (base.line or base.file):
-        unknown = base.name == unknown_name(home, base.address)
-        if unknown and origin == implied_origin(home, "", base.address):
-            return ""
+    is_bare = bare and not (base.line or base.file) and _is_unknown(base, home)
+    if is_bare and origin == implied_origin(home, "", base.address):
+        return ""
     plain = origin == implied_origin(home, base.name, base.address) and unescaped(base.name) is None
     return base.name if plain else escaped(origin)
+
+
+def _is_unknown(frame: Frame, home: Mapping | None) -> bool:
+    return frame.name.startswith("[") and frame.name == unknown_name(home, frame.address)

@@ -8,6 +8,17 @@ from pathlib import Path
 
 import pytest
 
+# This environment's dependencies, but not its own pyprof, which is the checkout.
+LAUNCH = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+sys.path.insert(0, {installed!r})
+import pyprof.profiler
+assert pyprof.profiler.__file__.startswith({installed!r}), pyprof.profiler.__file__
+sys.argv = ["pyprof", *{arguments!r}]
+from pyprof.profiler.launch import main
+main()
+"""
 ASSETS = {".c", ".h", ".o", ".json", ".js", ".css", ".proto", ".pyi", ".typed", ".py"}
 
 
@@ -47,12 +58,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(installed: Path, *arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     """Run the installed pyprof, with the dependencies of this environment but not its pyprof."""
-    script = (
-        f"import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; \
-sys.path.insert(0, {str(installed)!r}); import pyprof.profiler; \
-assert pyprof.profiler.__file__.startswith({str(installed)!r}), pyprof.profiler.__file__; \
-sys.argv = ['pyprof', *{list(arguments)!r}]; from pyprof.profiler.launch import main; main()"
-    )
+    script = LAUNCH.format(installed=str(installed), arguments=list(arguments))
     return subprocess.run(
         [sys.executable, "-P" if sys.version_info >= (3, 11) else "-s", "-c", script],
         cwd=cwd,
