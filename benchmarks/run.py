@@ -31,6 +31,10 @@ BPFTRACE = "profile:hz:49 { @[ustack, kstack, comm, pid] = count(); } interval:s
 BPFTRACE_LONG = "profile:hz:999 { @[ustack, kstack, comm, pid] = count(); } interval:s:4 { exit(); }"
 
 
+class FailedRun(Exception):  # noqa: N818 - an event, counted
+    """A command failed."""
+
+
 class Run(NamedTuple):
     """One finished command."""
 
@@ -98,7 +102,10 @@ def benchmark_capture(runs: int, folder: Path) -> None:
     with busy("shares"):
         for _ in range(runs):
             for peer in peers:
-                results[peer.name].append(total([timed(command) for command in peer.commands]))
+                try:
+                    results[peer.name].append(total([timed(command) for command in peer.commands]))
+                except FailedRun as error:
+                    print(f"\n{error}: one run less")
     rows = {}
     for name, measured in results.items():
         extra = median([run.seconds for run in measured]) - 1
@@ -173,7 +180,7 @@ def timed(command: Sequence[str]) -> Run:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        raise SystemExit(f"{command[0]} failed with status {process.returncode}")
+        raise FailedRun(f"{command[0]} failed with status {process.returncode}")
     return Run(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 

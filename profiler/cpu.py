@@ -28,8 +28,7 @@ class SampledCpu:
     """A CPU while it is sampled."""
 
     event_fd: int
-    since_ns: int  # CLOCK_BOOTTIME
-    idle_before_ns: int
+    idle_before_ns: int  # since boot, when sampling began
 
 
 class CpuSampler:
@@ -132,7 +131,7 @@ class CpuSampler:
                 error.errno or 0, f"sample {self.settings.event} on CPU {cpu}", machine_state()
             ) from error
         self._engine.attach(cpu, event_fd)
-        self._cpus[cpu] = SampledCpu(event_fd, boottime_ns(), idle_ns)
+        self._cpus[cpu] = SampledCpu(event_fd, idle_ns)
         self._sampled_cpus.add(cpu)
 
     def _begin_later(self, cpu: int, idle: dict[int, int]) -> None:
@@ -148,12 +147,10 @@ class CpuSampler:
 
     def _detach(self, cpu: int, idle: dict[int, int]) -> None:
         state = self._cpus.pop(cpu)
+        count = perf_event.event_count(state.event_fd)  # of a clock: how long the event ran
         if perf_event.EVENTS[self.settings.event].counts_ns:
-            elapsed_ns = boottime_ns() - state.since_ns
-            idle_ns = max(idle.get(cpu, state.idle_before_ns) - state.idle_before_ns, 0)
-            self._expected_ticks += max(elapsed_ns - idle_ns, 0) / self.settings.period
-        else:
-            self._expected_ticks += perf_event.event_count(state.event_fd) / self.settings.period
+            count -= max(idle.get(cpu, state.idle_before_ns) - state.idle_before_ns, 0)
+        self._expected_ticks += max(count, 0) / self.settings.period
         self._engine.detach(cpu)
 
     def _quality(self, counts: Counts) -> Quality:
@@ -165,13 +162,21 @@ class CpuSampler:
             Loss("child processes not followed", stats.forks_missed, kept=False),
         ]
         return Quality(
-            expected=0 if self.settings.targets.idle else round(self._expected_ticks),
+            expected=self._expected(stats),
             taken=stats.taken,
             counted=stats.counted + stats.lost_counts,
             idle=stats.idle,
             excluded=stats.excluded + stats.own,
             losses=tuple(sorted(loss for loss in losses if loss.value)),
         )
+
+    def _expected(self, stats: Stats) -> int:
+        """Return how many ticks busy CPUs owed; 0 when that cannot be told."""
+        if self.settings.targets.idle:
+            return 0
+        if perf_event.EVENTS[self.settings.event].counts_ns:
+            return round(self._expected_ticks)
+        return max(round(self._expected_ticks) - stats.idle, 0)  # the idle task's events were counted in
 
     def _provenance(self, duration_ns: int) -> Provenance:
         settings = self.settings
