@@ -202,10 +202,10 @@ class _Label(NamedTuple):
 
 
 def _label(node: FlameNode) -> _Label:
-    name = printable(node.name)
+    name, module = printable(node.name), node.module.rpartition("/")[2].strip("[]")
     return _Label(
         name=name,
-        title=xml_text(f"{name} [{node.module}]" if node.module else name),
+        title=xml_text(f"{name} [{module}]" if module else name),
         length=len(name) if name.isascii() else len(name.encode("utf-16-le")) // 2,
         colour=frame_colour(node.name, node.kind),
     )
