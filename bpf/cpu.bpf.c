@@ -4,6 +4,8 @@
  * stack, kernel stack). Stacks are kept by a 64-bit hash of all their addresses, so no two distinct
  * stacks share a place, and each way to lose one is counted.
  */
+#include <stddef.h>
+
 #include "kernel_types.h"
 #include "cpu.h"
 
@@ -11,6 +13,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#define MAX_PIDNS_LEVEL 32 /* include/linux/pid_namespace.h */
 #define NS_PER_TICK 10000000ULL /* USER_HZ is 100 on every architecture we build for */
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -47,8 +50,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384); /* set before load; preallocated: perf events before 6.1 want it so */
 	__type(key, __u32);
 	__type(value, struct target);
 } targets SEC(".maps");
@@ -60,13 +62,13 @@ struct {
 	__uint(value_size, sizeof(__u32));
 } cgroup SEC(".maps");
 
-/* When each program image of a process began, CLOCK_BOOTTIME ns. */
+/* When a process began its program image, CLOCK_BOOTTIME ns; kept with its main thread. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, struct exec_key);
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
 	__type(value, __u64);
-} execs SEC(".maps");
+} images SEC(".maps");
 
 static __always_inline void add_stat(__u32 index)
 {
@@ -79,18 +81,24 @@ static __always_inline void add_stat(__u32 index)
 /* The number of `task` in pyprof's pid namespace; 0 when it is not visible from there. */
 static __always_inline __u32 visible_pid(struct task_struct *task)
 {
-	struct pid *pid;
 	struct upid upid;
+	struct pid *pid;
+	__u32 level;
 
-	if (!settings.pidns_level)
+	if (!settings.pidns_inum)
 		return task->pid;
 	pid = BPF_CORE_READ(task, thread_pid);
-	if (!pid || BPF_CORE_READ(pid, level) < settings.pidns_level)
+	if (!pid)
 		return 0;
-	bpf_probe_read_kernel(&upid, sizeof(upid), &pid->numbers[settings.pidns_level]);
-	if (BPF_CORE_READ(upid.ns, ns.inum) != settings.pidns_inum)
-		return 0;
-	return upid.nr;
+	level = BPF_CORE_READ(pid, level);
+	for (__u32 i = 1; i <= MAX_PIDNS_LEVEL; i++) {
+		if (i > level)
+			break;
+		bpf_probe_read_kernel(&upid, sizeof(upid), &pid->numbers[i]);
+		if (BPF_CORE_READ(upid.ns, ns.inum) == settings.pidns_inum)
+			return upid.nr;
+	}
+	return 0;
 }
 
 static __always_inline bool is_target(__u32 pid, struct task_struct *task)
@@ -197,39 +205,46 @@ static __always_inline __u64 walk(struct bpf_perf_event_data *ctx, __u64 flags)
 	__u32 zero = 0;
 	struct stack *stack = bpf_map_lookup_elem(&scratch, &zero);
 	long size;
-	__u64 id;
 
 	if (!stack)
 		return STACK_UNREADABLE;
 	size = bpf_get_stack(ctx, stack->addresses, settings.max_depth * sizeof(__u64), flags);
 	if (size <= 0)
 		return STACK_NONE;
-	id = stack_id((__u32)size / sizeof(__u64));
-	if (id == STACK_MAP_FULL)
-		add_stat(STAT_LOST_STACKS);
-	else if (id == STACK_COLLISION)
-		add_stat(STAT_COLLISIONS);
-	return id;
+	return stack_id((__u32)size / sizeof(__u64));
 }
 
-static __always_inline void count(struct sample_key *key)
+/* Add one to the count of `key`; false when there is no room for it. */
+static __always_inline bool count(struct sample_key *key)
 {
 	__u64 one = 1;
 	__u64 *value = bpf_map_lookup_elem(&counts, key);
 
 	if (!value) {
-		if (!bpf_map_update_elem(&counts, key, &one, BPF_NOEXIST)) {
-			add_stat(STAT_COUNTED);
-			return;
-		}
-		value = bpf_map_lookup_elem(&counts, key);
+		if (!bpf_map_update_elem(&counts, key, &one, BPF_NOEXIST))
+			return true;
+		value = bpf_map_lookup_elem(&counts, key); /* another CPU may have been first */
+		if (!value)
+			return false;
 	}
-	if (!value) {
+	__sync_fetch_and_add(value, 1);
+	return true;
+}
+
+/* Say what became of a sample: each is one of these, and a counted one lost at most one kind of stack. */
+static __always_inline void note_outcome(const struct sample_key *key, bool counted)
+{
+	if (!counted) {
 		add_stat(STAT_LOST_COUNTS);
 		return;
 	}
-	__sync_fetch_and_add(value, 1);
 	add_stat(STAT_COUNTED);
+	if (key->user_stack == STACK_MAP_FULL || key->kernel_stack == STACK_MAP_FULL)
+		add_stat(STAT_LOST_STACKS);
+	else if (key->user_stack == STACK_COLLISION || key->kernel_stack == STACK_COLLISION)
+		add_stat(STAT_COLLISIONS);
+	else if (key->user_stack == STACK_UNREADABLE)
+		add_stat(STAT_UNREADABLE);
 }
 
 SEC("perf_event")
@@ -238,6 +253,7 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_struct *leader = task->group_leader;
 	struct sample_key key = {};
+	__u64 *image_ns;
 	__u32 tid;
 
 	add_stat(STAT_TAKEN);
@@ -259,17 +275,17 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 	if (settings.per_thread)
 		key.tid = tid;
 	key.start_ns = leader->start_boottime;
-	key.exec_id = task->self_exec_id;
+	image_ns = bpf_task_storage_get(&images, leader, NULL, 0);
+	if (image_ns)
+		key.image_ns = *image_ns;
 	if (settings.user_stacks && task->mm) {
 		key.user_stack = walk(ctx, BPF_F_USER_STACK);
-		if (key.user_stack == STACK_NONE) {
+		if (key.user_stack == STACK_NONE)
 			key.user_stack = STACK_UNREADABLE;
-			add_stat(STAT_UNREADABLE);
-		}
 	}
 	if (settings.kernel_stacks && !in_user_mode(ctx))
 		key.kernel_stack = walk(ctx, 0);
-	count(&key);
+	note_outcome(&key, count(&key));
 	return 0;
 }
 
@@ -289,17 +305,31 @@ int BPF_PROG(follow_fork, struct task_struct *parent, struct task_struct *child)
 	return 0;
 }
 
+/* Make room for others. At exit would be too early: tearing down its memory is the process's time. */
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(forget_process, struct task_struct *task)
+{
+	__u32 pid = visible_pid(task);
+	struct target *target = bpf_map_lookup_elem(&targets, &pid);
+
+	if (target && target->start_ticks == task->start_boottime / NS_PER_TICK)
+		bpf_map_delete_elem(&targets, &pid);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(note_exec, struct task_struct *task, int old_pid, struct linux_binprm *binprm)
 {
-	struct exec_key key = {};
-	__u64 now_ns = bpf_ktime_get_boot_ns();
 	struct target *target;
+	__u64 *image_ns = bpf_task_storage_get(&images, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	__u32 pid;
 
-	key.pid = visible_pid(task->group_leader);
-	key.exec_id = task->self_exec_id;
-	bpf_map_update_elem(&execs, &key, &now_ns, BPF_ANY);
-	target = bpf_map_lookup_elem(&targets, &key.pid);
+	if (image_ns)
+		*image_ns = bpf_ktime_get_boot_ns();
+	else
+		add_stat(STAT_EXECS_MISSED);
+	pid = visible_pid(task);
+	target = bpf_map_lookup_elem(&targets, &pid);
 	if (target)
 		target->awaits_exec = 0;
 	return 0;

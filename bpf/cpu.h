@@ -13,8 +13,7 @@
 struct cpu_settings {
 	__u32 self_pid;	       /* pyprof itself, in pyprof's pid namespace */
 	__u32 max_depth;       /* frames kept of each stack, 1..MAX_FRAMES */
-	__u32 pidns_level;     /* 0: pyprof runs in the first pid namespace */
-	__u32 pidns_inum;      /* of pyprof's pid namespace */
+	__u32 pidns_inum;      /* of pyprof's pid namespace; 0: the machine's first */
 	__u8 filter_processes; /* only tgids in `targets` */
 	__u8 filter_threads;   /* only tids in `targets` */
 	__u8 filter_cgroup;    /* only below the cgroup in `cgroup` */
@@ -25,7 +24,7 @@ struct cpu_settings {
 	__u8 kernel_stacks;
 	__u8 include_idle;
 	__u8 per_thread; /* keep tids apart */
-	__u8 padding[2];
+	__u8 padding[6];
 	char comm[COMM_BYTES];
 };
 
@@ -38,12 +37,11 @@ struct cpu_settings {
 
 struct sample_key {
 	__u64 start_ns; /* of the process, CLOCK_BOOTTIME */
+	__u64 image_ns; /* of its last execve, 0 when that was before the capture */
 	__u64 user_stack;
 	__u64 kernel_stack;
 	__u32 pid;
-	__u32 tid;     /* 0 unless per_thread */
-	__u32 exec_id; /* task_struct.self_exec_id: which program image of the process */
-	__u32 padding;
+	__u32 tid; /* 0 unless per_thread */
 	char comm[COMM_BYTES];
 };
 
@@ -61,11 +59,6 @@ struct target {
 	__u32 padding;
 };
 
-struct exec_key {
-	__u32 pid;
-	__u32 exec_id;
-};
-
 /* Indices into `stats`, one value per CPU. taken = counted + idle + excluded + own + lost_counts. */
 enum cpu_stat {
 	STAT_TAKEN,
@@ -74,10 +67,11 @@ enum cpu_stat {
 	STAT_EXCLUDED,	    /* outside the filters */
 	STAT_OWN,	    /* pyprof itself */
 	STAT_LOST_COUNTS,   /* `counts` was full: in no stack */
-	STAT_LOST_STACKS,   /* a stack of the sample had no room; the sample is counted without it */
-	STAT_COLLISIONS,    /* as above: the hash was taken by another stack */
-	STAT_UNREADABLE,    /* as above: the user stack could not be walked */
+	STAT_LOST_STACKS,   /* of the counted: `stacks` had no room for one of its stacks */
+	STAT_COLLISIONS,    /* of the counted: the hash of one of its stacks was taken by another */
+	STAT_UNREADABLE,    /* of the counted: the user stack could not be walked */
 	STAT_FORKS_MISSED,  /* `targets` was full: a child of the command is not profiled */
+	STAT_EXECS_MISSED,  /* no memory to note an execve: its samples may be named by the old image */
 	STAT_COUNT,
 };
 

@@ -42,7 +42,6 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	__u64 start_boottime; /* ns since boot, suspend included */
-	__u64 self_exec_id;   /* goes up by one with each execve */
 };
 
 #pragma clang attribute pop

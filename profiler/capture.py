@@ -19,18 +19,11 @@ class Sample(NamedTuple):
     pid: int  # in our pid namespace; 0 is the idle task, or a process that is not visible from here
     tid: int  # 0 when threads were not told apart
     start_ns: int  # of the process, CLOCK_BOOTTIME
-    exec_id: int  # which program image of the process, see Capture.execs
+    image_ns: int  # when the process's program image began, CLOCK_BOOTTIME; 0: see Capture.execs_since_ns
     comm: bytes  # as the kernel has it, up to 15 bytes
     user_stack: int  # id in Capture.stacks, or one of STACK_*
     kernel_stack: int
     value: int
-
-
-class Execution(NamedTuple):
-    """Which program image of a process: the key of Capture.execs."""
-
-    pid: int
-    exec_id: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +32,7 @@ class Capture:
 
     samples: tuple[Sample, ...]
     stacks: dict[int, tuple[int, ...]]  # id: absolute addresses, leaf first
-    execs: dict[Execution, int]  # when the image began, CLOCK_BOOTTIME ns; absent: before the capture
+    execs_since_ns: int  # CLOCK_BOOTTIME: an execve from here on is noted in its samples
     processes: ProcessTable
     max_depth: int  # a stack this deep may go on
     quality: Quality

@@ -10,7 +10,8 @@ from pyprof.profiler.engine import Target
 from pyprof.profiler.errors import ExitCode, ProfilerError
 from pyprof.profiler.proc import start_ticks
 
-RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # by pyprof, unless they are ignored
+IGNORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # by Python itself
 
 
 class Command:
@@ -24,6 +25,7 @@ class Command:
         self._status: int | None = None
         go_read, self._go = os.pipe2(os.O_CLOEXEC)
         self._failure, failure_write = os.pipe2(os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the exit status away
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
@@ -47,7 +49,11 @@ class Command:
 
         Raises: ProfilerError when it cannot be executed.
         """
-        os.write(self._go, b"!")
+        try:
+            os.write(self._go, b"!")
+        except BrokenPipeError as error:
+            message = f"{self._arguments[0]!r} was ended from outside before it began; try again"
+            raise ProfilerError(message, ExitCode.USAGE) from error
         number = os.read(self._failure, 16)  # empty: execve closed the other end
         if number:
             self.wait()
@@ -72,7 +78,8 @@ class Command:
         code = os.waitstatus_to_exitcode(self._status)
         if code >= 0:
             return f"exited with status {code}"
-        return f"was ended by {signal.Signals(-code).name}"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return f"was ended by {name}"
 
     def close(self) -> None:
         for descriptor in (self._go, self._failure, self._pidfd):
@@ -82,7 +89,10 @@ class Command:
 def _become(arguments: tuple[str, ...], go: int, failure: int) -> NoReturn:
     """Wait for a byte, then execute the command. Never returns into the parent's code."""
     try:
-        for number in RESET_SIGNALS:
+        for number in HANDLED_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        for number in IGNORED_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         if not os.read(go, 1):
             os._exit(0)  # the parent ended first

@@ -14,6 +14,7 @@ from pyprof.profiler.diagnosis import machine_state, refusal
 from pyprof.profiler.engine import Counts, SamplingEngine, Stats, Target
 from pyprof.profiler.errors import ExitCode, ProfilerError
 from pyprof.profiler.libbpf import LibbpfError
+from pyprof.profiler.process_table import ProcessTable
 from pyprof.profiler.profile import Loss, Provenance, Quality
 from pyprof.profiler.settings import NS_PER_SECOND, Settings
 from pyprof.profiler.tracker import Tracker, boottime_ns
@@ -29,6 +30,7 @@ class SampledCpu:
 
     event_fd: int
     idle_before_ns: int  # since boot, when sampling began
+    enabled_ns: int = 0  # how long the event had run, at the last look
 
 
 class CpuSampler:
@@ -61,9 +63,8 @@ class CpuSampler:
             self._engine.load(self.settings, self_pid=os.getpid(), cpus=len(sampled))
             self._engine.add_targets(targets)
         except LibbpfError as error:
-            raise refusal(
-                error.errno, "load the sampling program", machine_state(), detail=error.detail
-            ) from error
+            what = "load the sampling program"
+            raise refusal(error.errno, what, machine_state(), detail=error.detail) from error
         self._started_unix_ns, self._started_ns = time.time_ns(), boottime_ns()
         idle = proc.idle_ns()
         for cpu in sampled:
@@ -74,9 +75,13 @@ class CpuSampler:
     def follow_cpus(self) -> None:
         """Begin with CPUs that came online since the last call, and end with those that went."""
         online = set(proc.online_cpus())
-        if online == self.tracker.cpus | self._refused_cpus:
+        stopped = {cpu for cpu, state in self._cpus.items() if self._has_stopped(state)}
+        if online == self.tracker.cpus | self._refused_cpus and not stopped:
             return
         idle = proc.idle_ns()
+        for cpu in sorted(stopped & online):  # it was away for less than a second
+            self.tracker.remove_cpu(cpu)
+            self._detach(cpu, idle)
         for cpu in sorted(self.tracker.cpus - online):
             self.tracker.remove_cpu(cpu)
             if cpu in self._cpus:
@@ -101,6 +106,8 @@ class CpuSampler:
         self._engine.detach_all()
         counts = self._engine.read()
         self._engine.close()
+        unread = {sample.pid for sample in counts.samples if sample.user_stack} - self.tracker.snapshotted
+        self.tracker.snapshot(sorted(unread - {0}))  # of those that still live
         table = self.tracker.finish()
         self.notes += notes
         if table.lost_events:
@@ -108,7 +115,7 @@ class CpuSampler:
         return Capture(
             samples=counts.samples,
             stacks=counts.stacks,
-            execs=counts.execs,
+            execs_since_ns=self._started_ns,
             processes=table,
             max_depth=self.settings.max_depth,
             quality=self._quality(counts),
@@ -134,6 +141,11 @@ class CpuSampler:
         self._cpus[cpu] = SampledCpu(event_fd, idle_ns)
         self._sampled_cpus.add(cpu)
 
+    def _has_stopped(self, state: SampledCpu) -> bool:
+        """Return whether the event has not run since the last call: a CPU that goes takes it along."""
+        before_ns, state.enabled_ns = state.enabled_ns, perf_event.event_times(state.event_fd).enabled_ns
+        return state.enabled_ns == before_ns
+
     def _begin_later(self, cpu: int, idle: dict[int, int]) -> None:
         try:
             self.tracker.add_cpu(cpu)
@@ -147,11 +159,21 @@ class CpuSampler:
 
     def _detach(self, cpu: int, idle: dict[int, int]) -> None:
         state = self._cpus.pop(cpu)
-        count = perf_event.event_count(state.event_fd)  # of a clock: how long the event ran
+        count = perf_event.event_times(state.event_fd).value  # of a clock: how long the event ran
         if perf_event.EVENTS[self.settings.event].counts_ns:
             count -= max(idle.get(cpu, state.idle_before_ns) - state.idle_before_ns, 0)
         self._expected_ticks += max(count, 0) / self.settings.period
         self._engine.detach(cpu)
+
+    def _note_gaps(self, table: ProcessTable, stats: Stats) -> None:
+        gaps = (
+            (table.lost_events, "process events were lost: frames of some processes may be missing or wrong"),
+            (table.dropped, "ended processes were forgotten to bound memory: their frames have no name"),
+            (stats.execs_missed, "execs could not be noted: some frames may be of the image before"),
+            (stats.forks_missed, "child processes could not be followed: too many at once"),
+            (self.tracker.binaries.unopened, "binaries could not be held open: the limit is reached"),
+        )
+        self.notes += [f"{number} {what}" for number, what in gaps if number]
 
     def _quality(self, counts: Counts) -> Quality:
         stats = counts.stats
@@ -159,7 +181,6 @@ class CpuSampler:
             Loss("count map full", stats.lost_counts, kept=True),
             Loss("stack map full", stats.lost_stacks, kept=True),
             Loss("stack hash collision", stats.collisions, kept=True),
-            Loss("child processes not followed", stats.forks_missed, kept=False),
         ]
         return Quality(
             expected=self._expected(stats),
@@ -223,13 +244,19 @@ class CpuSampler:
 def default_period(event: str, frequency_hz: int) -> int:
     """Return the period that gives about `frequency_hz` samples a second on a busy CPU.
 
-    Nanoseconds for clocks; cycles at the CPU's highest clock rate; each occurrence for rare events.
+    Nanoseconds for clocks; cycles at the CPU's highest clock rate. Other events have no rate: one
+    sample for 100,000 occurrences counted by hardware, for each one counted by the kernel.
     """
     if perf_event.EVENTS[event].counts_ns:
         return NS_PER_SECOND // frequency_hz
-    if event in {"cycles", "instructions"}:
+    if has_rate(event):
         return _highest_clock_hz() // frequency_hz
-    return 1_000_000 // frequency_hz if event in perf_event.HARDWARE_EVENTS else 1
+    return 100_000 if event in perf_event.HARDWARE_EVENTS else 1
+
+
+def has_rate(event: str) -> bool:
+    """Return whether samples a second mean something for the event."""
+    return perf_event.EVENTS[event].counts_ns or event in {"cycles", "instructions"}
 
 
 def _highest_clock_hz() -> int:

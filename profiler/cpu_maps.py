@@ -1,18 +1,18 @@
 """The layout of bpf/cpu.h in Python: settings in, keys and values out."""
 
+import os
 import struct
 
-from pyprof.profiler.capture import Execution, Sample
+from pyprof.profiler.capture import Sample
 from pyprof.profiler.engine import Stats, Target
 from pyprof.profiler.proc import pid_namespace
 from pyprof.profiler.settings import COMM_BYTES, MAX_FRAMES, Settings
 
 STAT_NAMES = Stats._fields  # enum cpu_stat, in order
 
-_SETTINGS = struct.Struct(f"=4I10B2x{COMM_BYTES}s")
-_SAMPLE_KEY = struct.Struct(f"=3Q3I4x{COMM_BYTES}s")
+_SETTINGS = struct.Struct(f"=3I10B6x{COMM_BYTES}s")
+_SAMPLE_KEY = struct.Struct(f"=4Q2I{COMM_BYTES}s")
 _TARGET = struct.Struct("=QI4x")
-_EXEC_KEY = struct.Struct("=II")
 _STACK = struct.Struct(f"=I4x{MAX_FRAMES}Q")
 _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
 _STACK_HEADER_BYTES = 8
@@ -21,12 +21,10 @@ _STACK_HEADER_BYTES = 8
 def settings_image(settings: Settings, self_pid: int) -> bytes:
     """Return struct cpu_settings."""
     targets = settings.targets
-    level, inode = pid_namespace()
     return _SETTINGS.pack(
         self_pid,
         settings.max_depth,
-        level,
-        inode,
+        pid_namespace(),
         bool(targets.pids or settings.command),
         bool(targets.tids),
         bool(targets.cgroup),
@@ -37,7 +35,7 @@ def settings_image(settings: Settings, self_pid: int) -> bytes:
         settings.kernel_stacks,
         targets.idle,
         settings.per_thread,
-        targets.comm.encode()[: COMM_BYTES - 1],
+        os.fsencode(targets.comm)[: COMM_BYTES - 1],
     )
 
 
@@ -48,21 +46,15 @@ def target_entry(target: Target) -> tuple[bytes, bytes]:
 
 def parse_sample(key: bytes, value: bytes) -> Sample:
     """Return one entry of `counts`."""
-    start_ns, user_stack, kernel_stack, pid, tid, exec_id, comm = _SAMPLE_KEY.unpack(key)
-    return Sample(
-        pid, tid, start_ns, exec_id, comm.split(b"\0", 1)[0], user_stack, kernel_stack, parse_u64(value)
-    )
+    start_ns, image_ns, user_stack, kernel_stack, pid, tid, comm = _SAMPLE_KEY.unpack(key)
+    name = comm.split(b"\0", 1)[0]
+    return Sample(pid, tid, start_ns, image_ns, name, user_stack, kernel_stack, parse_u64(value))
 
 
 def parse_stack(value: bytes) -> tuple[int, ...]:
     """Return the addresses of one entry of `stacks`, leaf first."""
     depth = min(_U32.unpack_from(value)[0], MAX_FRAMES)
     return struct.unpack_from(f"={depth}Q", value, _STACK_HEADER_BYTES)
-
-
-def parse_execution(key: bytes) -> Execution:
-    """Return the key of one entry of `execs`."""
-    return Execution(*_EXEC_KEY.unpack(key))
 
 
 def parse_u64(value: bytes) -> int:

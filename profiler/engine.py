@@ -7,7 +7,7 @@ target (bcc); the captures know only this Protocol.
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from pyprof.profiler.capture import Execution, Sample
+from pyprof.profiler.capture import Sample
 from pyprof.profiler.settings import Settings
 
 
@@ -32,6 +32,7 @@ class Stats(NamedTuple):
     collisions: int
     unreadable: int
     forks_missed: int
+    execs_missed: int
 
 
 class Counts(NamedTuple):
@@ -39,7 +40,6 @@ class Counts(NamedTuple):
 
     samples: tuple[Sample, ...]
     stacks: dict[int, tuple[int, ...]]
-    execs: dict[Execution, int]
     stats: Stats
 
 

@@ -13,7 +13,8 @@ from pyprof.profiler.libbpf import BpfObject, LibbpfError, Library
 from pyprof.profiler.settings import Settings
 
 OBJECTS = Path(__file__).resolve().parent.parent / "bpf" / "objects"
-SAMPLE, FOLLOW_FORK, NOTE_EXEC = "sample_cpu", "follow_fork", "note_exec"
+SAMPLE, NOTE_EXEC = "sample_cpu", "note_exec"
+FOLLOW_COMMAND = ("follow_fork", "forget_process")  # loaded only for a launched command
 
 
 class LibbpfEngine:
@@ -40,13 +41,16 @@ class LibbpfEngine:
         room = settings.stack_room(cpus)
         program.set_max_entries("stacks", room)
         program.set_max_entries("counts", room)
+        if not (settings.command or settings.targets.pids or settings.targets.tids):
+            program.set_max_entries("targets", 1)
         if not settings.command:
-            program.leave_out(FOLLOW_FORK)
+            for name in FOLLOW_COMMAND:
+                program.leave_out(name)
         program.load()
         if settings.targets.cgroup:
             self._set_cgroup(program, settings.targets.cgroup)
-        if settings.command:
-            program.attach(FOLLOW_FORK)
+        for name in FOLLOW_COMMAND if settings.command else ():
+            program.attach(name)
         program.attach(NOTE_EXEC)
 
     def add_targets(self, targets: Sequence[Target]) -> None:
@@ -79,11 +83,7 @@ class LibbpfEngine:
             cpu_maps.parse_u64(item.key): cpu_maps.parse_stack(item.value)
             for item in program.map("stacks").items()
         }
-        execs = {
-            cpu_maps.parse_execution(item.key): cpu_maps.parse_u64(item.value)
-            for item in program.map("execs").items()
-        }
-        return Counts(tuple(samples), stacks, execs, self.stats())
+        return Counts(tuple(samples), stacks, self.stats())
 
     def close(self) -> None:
         if self._object:

@@ -21,6 +21,7 @@ TYPE_HARDWARE, TYPE_SOFTWARE = 0, 1
 COUNT_SW_DUMMY = 9
 CLOCK_BOOTTIME = 7
 
+FORMAT_TOTAL_TIME_ENABLED = 1
 SAMPLE_TID, SAMPLE_TIME, SAMPLE_CPU = 1 << 1, 1 << 2, 1 << 7
 
 # perf_event_attr's one-bit fields, by their position.
@@ -35,6 +36,13 @@ class EventType(NamedTuple):
     type: int  # perf_event_attr.type
     config: int  # perf_event_attr.config
     counts_ns: bool  # the period is nanoseconds of time, not occurrences
+
+
+class EventTimes(NamedTuple):
+    """What read(2) gives of an event."""
+
+    value: int  # nanoseconds or occurrences
+    enabled_ns: int  # how long the event was there to count
 
 
 EVENTS = {
@@ -107,7 +115,13 @@ def sampling_attr(event_name: str, period: int) -> PerfEventAttr:
         raise ProfilerError(
             f"unknown event {event_name!r}; choose one of {', '.join(sorted(EVENTS))}", ExitCode.USAGE
         )
-    return PerfEventAttr(type=event.type, config=event.config, sample_period=period, flags=DISABLED)
+    return PerfEventAttr(
+        type=event.type,
+        config=event.config,
+        sample_period=period,
+        read_format=FORMAT_TOTAL_TIME_ENABLED,
+        flags=DISABLED,
+    )
 
 
 def sideband_attr(*, watermark_bytes: int, build_ids: bool) -> PerfEventAttr:
@@ -124,10 +138,10 @@ def sideband_attr(*, watermark_bytes: int, build_ids: bool) -> PerfEventAttr:
     )
 
 
-def event_count(fd: int) -> int:
-    """Return the event's count so far: nanoseconds or occurrences, 0 when its CPU has gone."""
-    image = os.read(fd, 8)
-    return int(struct.unpack("=Q", image)[0]) if len(image) == 8 else 0
+def event_times(fd: int) -> EventTimes:
+    """Return what the event has counted so far; it keeps that when its CPU goes away."""
+    image = os.read(fd, 16)
+    return EventTimes(*struct.unpack("=2Q", image)) if len(image) == 16 else EventTimes(0, 0)
 
 
 def enable(fd: int) -> None:

@@ -7,7 +7,9 @@ Source: proc(5); Documentation/filesystems/proc.rst.
 """
 
 import os
+import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,10 @@ NS_PER_TICK = 10_000_000  # USER_HZ is 100
 INIT_PID_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h: PROC_PID_INIT_INO
 ANONYMOUS = "//anon"  # as perf names memory that no file backs
 DELETED = " (deleted)"
+
+
+# 55d0c0a00000-55d0c0a1c000 r-xp 00002000 fe:00 1181
+_EXECUTABLE = re.compile(rb"[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ \d+", re.DOTALL)
 
 
 class FileMapping(NamedTuple):
@@ -33,16 +39,31 @@ def executable_mappings(pid: int, *, proc: str = "/proc") -> list[FileMapping]:
     55d0c0a00000-55d0c0a1c000 r-xp 00002000 fe:00 1181         /usr/bin/a name with blanks (deleted)
     ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]
     """
-    lines = _read(f"{proc}/{pid}/maps").splitlines()
-    if not lines:  # the main thread may have exited while others run
-        lines = next(filter(None, (_read(f"{path}/maps").splitlines() for path in _tasks(proc, pid))), [])
-    return [_file_mapping(line) for line in lines if b"x" in line[:64].split(b" ", 2)[1]]
+    text = _read(f"{proc}/{pid}/maps")
+    if not text:  # the main thread may have exited while others run
+        text = next(filter(None, (_read(f"{path}/maps") for path in _tasks(proc, pid))), b"")
+    lines = text.split(b"\n")  # the kernel escapes newlines in paths, and only those
+    return [_file_mapping(line) for line in lines if _EXECUTABLE.match(line)]
 
 
 def start_ticks(pid: int, *, proc: str = "/proc") -> int:
-    """Return when a process or thread started, in 1/100 s since boot; 0 when it has gone."""
+    """Return when a process or thread started, in 1/100 s since the machine's boot; 0 when it has gone."""
     fields = _read(f"{proc}/{pid}/stat").rpartition(b")")[2].split()
-    return int(fields[19]) if len(fields) > 19 else 0
+    return int(fields[19]) - boottime_offset_ns(proc) // NS_PER_TICK if len(fields) > 19 else 0
+
+
+@cache
+def boottime_offset_ns(proc: str = "/proc") -> int:
+    """Return how far our time namespace shifts CLOCK_BOOTTIME; 0 in the machine's first one.
+
+    monotonic           0         0
+    boottime       100000         0
+    """
+    for line in _read(f"{proc}/self/timens_offsets").splitlines():
+        fields = line.split()
+        if fields[:1] in ([b"boottime"], [b"7"]):
+            return int(fields[1]) * 1_000_000_000 + int(fields[2])
+    return 0
 
 
 def process_ids(*, proc: str = "/proc") -> list[int]:
@@ -63,6 +84,8 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
     numbers: set[int] = set()
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
+        if int(last or first) < int(first):
+            raise ValueError(f"{part} runs backwards")
         numbers.update(range(int(first), int(last or first) + 1))
     return tuple(sorted(numbers))
 
@@ -77,15 +100,10 @@ def idle_ns(*, proc: str = "/proc") -> dict[int, int]:
     return answer
 
 
-def pid_namespace(*, proc: str = "/proc") -> tuple[int, int]:
-    """Return (level, inode) of our pid namespace; level 0 is the machine's first one."""
+def pid_namespace(*, proc: str = "/proc") -> int:
+    """Return the inode of our pid namespace; 0 for the machine's first one."""
     inode = os.stat(f"{proc}/self/ns/pid").st_ino
-    if inode == INIT_PID_NAMESPACE:
-        return 0, inode
-    for line in _read(f"{proc}/self/status").splitlines():
-        if line.startswith(b"NSpid:"):  # as seen from the mount of procfs: ours is the last
-            return max(len(line.split()) - 2, 1), inode
-    return 1, inode
+    return 0 if inode == INIT_PID_NAMESPACE else inode
 
 
 def sysctl(name: str, default: int, *, proc: str = "/proc") -> int:
@@ -97,11 +115,13 @@ def sysctl(name: str, default: int, *, proc: str = "/proc") -> int:
 
 
 def _file_mapping(line: bytes) -> FileMapping:
-    fields = line.split(None, 5)
+    fields = line.split(b" ", 5)
     start, _, limit = fields[0].partition(b"-")
     major, _, minor = fields[3].partition(b":")
-    path = os.fsdecode(fields[5]) if len(fields) > 5 else ANONYMOUS
-    mapping = Mapping(int(start, 16), int(limit, 16), int(fields[2], 16), path.removesuffix(DELETED))
+    path = os.fsdecode(fields[5].lstrip(b" ")) if len(fields) > 5 else ""
+    mapping = Mapping(
+        int(start, 16), int(limit, 16), int(fields[2], 16), path.removesuffix(DELETED) or ANONYMOUS
+    )
     return FileMapping(mapping, os.makedev(int(major, 16), int(minor, 16)), int(fields[4]))
 
 

@@ -21,6 +21,7 @@ from pyprof.profiler.sideband import (
     ProcessEvent,
 )
 
+OUTSIDE_PIDS = frozenset({0, 0xFFFFFFFF})  # how perf names a process outside our pid namespace
 MAX_ENDED = 50_000  # processes kept after their end, the newest
 FORK_SLACK_NS = 1_000_000_000  # a fork is reported after the start time is set; how late at most
 
@@ -35,30 +36,61 @@ class Snapshot(NamedTuple):
 
 
 class Image:
-    """The executable mappings of one program image, by address. A newer mapping replaces an older."""
+    """The executable mappings of one program image, by address. A newer mapping replaces an older.
 
-    def __init__(self, since_ns: int, files: Iterable[FileMapping] = ()) -> None:
+    A copy shares the mappings until one of the two changes.
+    """
+
+    def __init__(self, since_ns: int, base: "Image | None" = None) -> None:
         self.since_ns = since_ns
-        self._files = list(files)  # ordered by start, never overlapping
-        self._starts = [file.mapping.start for file in self._files]
+        self._base = base  # the parent's image, where a fork came before its mappings were known
+        self._files: list[FileMapping] = []  # ordered by start, never overlapping
+        self._starts: list[int] = []
+        self._is_shared = False
 
     def insert(self, file: FileMapping) -> None:
-        first = bisect.bisect_right(self._starts, file.mapping.start)
-        if first and self._files[first - 1].mapping.limit > file.mapping.start:
+        """Map a file; of older mappings only what the new one does not cover stays."""
+        self._own()
+        new = file.mapping
+        first = bisect.bisect_right(self._starts, new.start)
+        if first and self._files[first - 1].mapping.limit > new.start:
             first -= 1
-        last = bisect.bisect_left(self._starts, file.mapping.limit)
-        self._files[first:last] = [file]
-        self._starts[first:last] = [file.mapping.start]
+        last = bisect.bisect_left(self._starts, new.limit)
+        covered = self._files[first:last]
+        left = [_part(old, old.mapping.start, new.start) for old in covered if old.mapping.start < new.start]
+        right = [_part(old, new.limit, old.mapping.limit) for old in covered if old.mapping.limit > new.limit]
+        self._files[first:last] = [*left, file, *right]
+        self._starts[first:last] = [part.mapping.start for part in (*left, file, *right)]
 
     def find(self, address: int) -> FileMapping | None:
         """Return the mapping that holds an absolute address."""
-        index = bisect.bisect_right(self._starts, address) - 1
-        if index >= 0 and address < self._files[index].mapping.limit:
-            return self._files[index]
+        image: Image | None = self
+        while image is not None:
+            index = bisect.bisect_right(image._starts, address) - 1
+            if index >= 0 and address < image._files[index].mapping.limit:
+                return image._files[index]
+            image = image._base
         return None
 
     def copy(self, since_ns: int) -> "Image":
-        return Image(since_ns, self._files)
+        """Return the image of a child that is forked now."""
+        if not self._files:
+            return Image(since_ns, base=self)
+        child = Image(since_ns, base=self._base)
+        child._files, child._starts = self._files, self._starts
+        child._is_shared = self._is_shared = True
+        return child
+
+    def _own(self) -> None:
+        if self._is_shared:
+            self._files, self._starts = list(self._files), list(self._starts)
+            self._is_shared = False
+
+
+def _part(file: FileMapping, start: int, limit: int) -> FileMapping:
+    mapping = file.mapping
+    offset = mapping.file_offset + start - mapping.start
+    return file._replace(mapping=mapping._replace(start=start, limit=limit, file_offset=offset))
 
 
 class Process:
@@ -72,11 +104,13 @@ class Process:
     def started_at(self, start_ns: int) -> bool:
         return self._earliest_ns <= start_ns <= self._latest_ns
 
-    def image_at(self, exec_ns: int | None) -> Image:
-        """Return the image that an execve at `exec_ns` made; the first one for None."""
-        if exec_ns is None:
-            return self.images[0]
-        return next((image for image in reversed(self.images) if image.since_ns <= exec_ns), self.images[0])
+    def started_in_tick(self, ticks: int) -> bool:
+        """Return whether it may have started in that 1/100 s since boot."""
+        return self._earliest_ns < (ticks + 1) * NS_PER_TICK and ticks * NS_PER_TICK <= self._latest_ns
+
+    def image_at(self, time_ns: int) -> Image:
+        """Return the image of the last execve until then; the first one when there was none."""
+        return next((image for image in reversed(self.images) if image.since_ns <= time_ns), self.images[0])
 
 
 class ProcessTable:
@@ -91,14 +125,13 @@ class ProcessTable:
         self.kernel_symbols_changed = False
 
     def apply(self, event: ProcessEvent | Snapshot) -> None:
+        if getattr(event, "pid", None) in OUTSIDE_PIDS:
+            return
         match event:
             case MapEvent(_, pid, file):
                 self._current(pid, event.time_ns).images[-1].insert(file)
             case ForkEvent(time_ns, pid, parent_pid):
-                parent = self._generations.get(parent_pid)
-                image = parent[-1].images[-1].copy(time_ns) if parent else Image(time_ns)
-                process = Process(time_ns - FORK_SLACK_NS, time_ns, image)
-                self._generations.setdefault(pid, []).append(process)
+                self._fork(time_ns, pid, parent_pid)
             case ExecEvent(time_ns, pid):
                 self._current(pid, time_ns).images.append(Image(time_ns))
             case ExitEvent(_, pid):
@@ -110,15 +143,21 @@ class ProcessTable:
             case KernelSymbolEvent():
                 self.kernel_symbols_changed = True
 
-    def find(self, pid: int, start_ns: int, exec_ns: int | None) -> Image | None:
+    def find(self, pid: int, start_ns: int, exec_ns: int) -> Image | None:
         """Return the image that a sample was taken in.
 
-        `start_ns` is the process's start and `exec_ns` the time of the execve that made the image, or
-        None when that was before the capture; both CLOCK_BOOTTIME.
+        `start_ns` is the process's start and `exec_ns` a time not before the execve that made the image
+        and before the next one; both CLOCK_BOOTTIME.
         """
         generations = self._generations.get(pid, [])
         matching = [process for process in generations if process.started_at(start_ns)]
         return matching[0].image_at(exec_ns) if matching else None
+
+    def _fork(self, time_ns: int, pid: int, parent_pid: int) -> None:
+        is_outside = parent_pid in OUTSIDE_PIDS
+        image = Image(time_ns) if is_outside else self._current(parent_pid, time_ns).images[-1].copy(time_ns)
+        process = Process(time_ns - FORK_SLACK_NS, time_ns, image)
+        self._generations.setdefault(pid, []).append(process)
 
     def _current(self, pid: int, time_ns: int) -> Process:
         generations = self._generations.setdefault(pid, [])
@@ -129,7 +168,7 @@ class ProcessTable:
     def _apply_snapshot(self, snapshot: Snapshot) -> None:
         generations = self._generations.setdefault(snapshot.pid, [])
         earliest_ns = snapshot.start_ticks * NS_PER_TICK
-        if not generations:
+        if not generations or not generations[-1].started_in_tick(snapshot.start_ticks):
             generations.append(Process(earliest_ns, earliest_ns + NS_PER_TICK, Image(0)))
         image = generations[-1].images[-1]
         for file in snapshot.files:

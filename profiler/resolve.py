@@ -15,7 +15,6 @@ from pyprof.profiler.capture import (
     STACK_NONE,
     STACK_UNREADABLE,
     Capture,
-    Execution,
     Sample,
 )
 from pyprof.profiler.proc import FileMapping
@@ -35,6 +34,7 @@ BROKEN_NOTE = "[truncated: no frame pointers]"
 COUNTS_FULL_NOTE = "[lost: count map full]"
 UNMAPPED_NAME = "[address in no mapping]"
 UNSEEN_NAME = "[process ended before it was seen]"
+OUTSIDE_NAME = "[process outside this pid namespace]"
 
 
 class Unnamed(NamedTuple):
@@ -74,9 +74,9 @@ def offset_name(path: str, offset: int) -> str:
 
 
 def _stack(capture: Capture, sample: Sample, frames: "_Frames") -> tuple[int, ...]:
-    exec_ns = capture.execs.get(Execution(sample.pid, sample.exec_id))
-    image = capture.processes.find(sample.pid, sample.start_ns, exec_ns)
-    user = _half(capture, sample.user_stack, lambda address: frames.user(image, address), frames)
+    image = capture.processes.find(sample.pid, sample.start_ns, sample.image_ns or capture.execs_since_ns)
+    unseen = UNSEEN_NAME if sample.pid else OUTSIDE_NAME
+    user = _half(capture, sample.user_stack, lambda address: frames.user(image, address, unseen), frames)
     return (*user, *_half(capture, sample.kernel_stack, frames.kernel, frames))
 
 
@@ -117,7 +117,10 @@ class _Frames:
         self._user: dict[tuple[int, int], int] = {}  # (identity of the image, address): frame
         self._kernel: dict[int, int] = {}
 
-    def user(self, image: Image | None, address: int) -> int:
+    def user(self, image: Image | None, address: int, unseen: str) -> int:
+        """Return the frame of an address; `unseen` is its name where nothing is known of the process."""
+        if image is None:
+            return self._intern(Frame(unseen, FrameKind.USER, address=address))
         key = (id(image), address)
         index = self._user.get(key)
         if index is None:
@@ -138,9 +141,7 @@ class _Frames:
     def note(self, text: str) -> int:
         return self._intern(Frame(text, FrameKind.NOTE))
 
-    def _user_frame(self, image: Image | None, address: int) -> Frame:
-        if image is None:
-            return Frame(UNSEEN_NAME, FrameKind.USER, address=address)
+    def _user_frame(self, image: Image, address: int) -> Frame:
         file = image.find(address)
         if file is None:
             return Frame(UNMAPPED_NAME, FrameKind.USER, address=address)

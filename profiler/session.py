@@ -68,10 +68,16 @@ class CpuSession:
             interrupts=interrupts,
             targets=[self._command] if self._command else self._pidfds(),
             idle_work=_chained(sampler.tracker.snapshots(self._snapshot_pids()), idle_work),
-            each_second=sampler.follow_cpus,
+            each_second=lambda: self._look_around(targets),
             on_progress=lambda seconds: on_progress(seconds, sampler),
         )
         return Outcome(self._finish(), end)
+
+    def _look_around(self, targets: Sequence[Target]) -> bool:
+        """Follow CPUs that come and go; return whether all threads that were asked for have ended."""
+        self._sampler.follow_cpus()
+        threads = targets if self._sampler.settings.targets.tids else ()
+        return bool(threads) and all(start_ticks(one.pid) != one.start_ticks for one in threads)
 
     def _finish(self) -> Unnamed:
         capture: Capture = self._sampler.finish(self._command_notes())

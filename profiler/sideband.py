@@ -18,7 +18,7 @@ from pyprof.profiler.profile import Mapping
 
 RING_PAGES = 128  # a power of two; 512 KiB per CPU
 WATERMARK_BYTES = 2048  # about one exec's records: soon enough to open its files
-HEAD_AT, TAIL_AT = 1024, 1032  # perf_event_mmap_page.data_head, .data_tail
+HEAD_AT = 1024  # perf_event_mmap_page.data_head, and .data_tail behind it
 
 RECORD_LOST, RECORD_COMM, RECORD_EXIT, RECORD_FORK = 2, 3, 4, 7
 RECORD_MMAP2, RECORD_KSYMBOL = 10, 17
@@ -93,17 +93,19 @@ class Ring:
         except OSError:
             os.close(self.fd)
             raise
+        # one load or store of 8 bytes each: the kernel must never see half a number
+        self._control = memoryview(self._memory)[HEAD_AT : HEAD_AT + 16].cast("Q")
         perf_event.enable(self.fd)
 
     def events(self) -> list[ProcessEvent]:
         """Return what arrived since the last call, oldest first, and free its room."""
-        head: int = struct.unpack_from("=Q", self._memory, HEAD_AT)[0]
-        tail: int = struct.unpack_from("=Q", self._memory, TAIL_AT)[0]
+        head, tail = self._control
         image = self._copy(tail, head)
-        struct.pack_into("=Q", self._memory, TAIL_AT, head)
+        self._control[1] = head
         return list(parse_records(image))
 
     def close(self) -> None:
+        self._control.release()
         self._memory.close()
         os.close(self.fd)
 

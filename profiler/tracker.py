@@ -1,11 +1,11 @@
 """The tracker: keeps the process table up to date while a capture runs, and holds binaries open."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from pyprof.profiler.binaries import Binaries
-from pyprof.profiler.proc import executable_mappings, process_ids, start_ticks
+from pyprof.profiler.proc import boottime_offset_ns, executable_mappings, process_ids, start_ticks
 from pyprof.profiler.process_table import EventOrder, ProcessTable, Snapshot
 from pyprof.profiler.sideband import MapEvent, Ring
 
@@ -22,6 +22,7 @@ class Tracker:
     def __init__(self, cpus: Sequence[int]) -> None:
         self.table = ProcessTable()
         self.binaries = Binaries()
+        self.snapshotted: set[int] = set()  # processes whose mappings were read from /proc
         self._order = EventOrder()
         self._rings: dict[int, Ring] = {}
         try:
@@ -50,9 +51,20 @@ class Tracker:
 
     def snapshots(self, pids: Sequence[int] | None = None) -> Iterator[Callable[[], None]]:
         """Yield pieces of work that note the mappings processes have now; None is all processes."""
-        wanted = process_ids() if pids is None else list(pids)
+        wanted = process_ids()[::-1] if pids is None else list(pids)  # the newest end first
         for start in range(0, len(wanted), PIECE_PROCESSES):
-            yield partial(self._snapshot, wanted[start : start + PIECE_PROCESSES])
+            yield partial(self.snapshot, wanted[start : start + PIECE_PROCESSES])
+
+    def snapshot(self, pids: Iterable[int]) -> None:
+        """Note the mappings that these processes have now."""
+        for pid in pids:
+            now_ns = boottime_ns()
+            files = executable_mappings(pid)
+            if files:
+                self.snapshotted.add(pid)
+                self._order.add([Snapshot(now_ns, pid, start_ticks(pid), tuple(files))])
+            for file in files:
+                self.binaries.hold(pid, file)
 
     def drain(self) -> None:
         """Take in the events that wait, and open the files they name."""
@@ -76,15 +88,6 @@ class Tracker:
         self._close_rings()
         self.binaries.close()
 
-    def _snapshot(self, pids: Sequence[int]) -> None:
-        for pid in pids:
-            now_ns = boottime_ns()
-            files = executable_mappings(pid)
-            if files:
-                self._order.add([Snapshot(now_ns, pid, start_ticks(pid), tuple(files))])
-            for file in files:
-                self.binaries.hold(pid, file)
-
     def _apply(self, before_ns: int) -> None:
         for event in self._order.release(before_ns):
             self.table.apply(event)
@@ -96,4 +99,4 @@ class Tracker:
 
 def boottime_ns() -> int:
     """Return the clock that side-band events and the BPF program use."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - boottime_offset_ns()

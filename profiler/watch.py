@@ -38,14 +38,14 @@ def watch(
     interrupts: Readable,
     targets: Sequence[Readable],
     idle_work: Iterable[Callable[[], object]],
-    each_second: Callable[[], None],
+    each_second: Callable[[], bool],
     on_progress: Callable[[float], None],
 ) -> End:
     """Drain the tracker until the capture's end, and return why it ended.
 
     `targets` are descriptors that become readable when a process ends; the capture ends with the last
-    of them. `idle_work` is done one piece at a time between drains, `each_second` about once a second,
-    and `on_progress` is told the seconds that have passed.
+    of them. `idle_work` is done one piece at a time between drains, `each_second` about once a second:
+    it tells whether the targets are gone. `on_progress` is told the seconds that have passed.
     """
     began_s = time.monotonic()
     end_s = began_s + duration_s if duration_s is not None else float("inf")
@@ -73,7 +73,8 @@ def watch(
             time.sleep(min(SHORTEST_WAIT_S, max(end_s - time.monotonic(), 0)))
         if now_s >= next_check_s:
             next_check_s = now_s + CPU_CHECK_S
-            each_second()
+            if each_second():
+                return End.TARGET
         on_progress(now_s - began_s)
 
 

@@ -50,17 +50,18 @@ for command in (cpu, render, top, doctor):
     commands.add_command(command)
 
 
-def exit_code(arguments: list[str]) -> int:
+def exit_code(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each ending
     """Run the command line and return its exit code, after telling the user what went wrong."""
-    os.environ.pop("DEBUGINFOD_URLS", None)  # a library must not ask the network on its own
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         result = commands.main(args=arguments, prog_name="pyprof", standalone_mode=False)
     except ProfilerError as error:
         return _told(str(error), error.exit_code, error.detail if "--debug" in arguments else "")
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
+    except click.UsageError as error:
+        words = f"{error.format_message().rstrip('.')}; see {_command_path(error)} --help"
+        return _told(" ".join(words.split()), error.exit_code, "")
     except (KeyboardInterrupt, click.Abort, Aborted):
         return 130
     except BrokenPipeError:
@@ -69,6 +70,10 @@ def exit_code(arguments: list[str]) -> int:
     except OSError as error:
         return _told(f"{error.filename or 'input or output'}: {error.strerror}", ExitCode.OUTPUT, "")
     return result if isinstance(result, int) else 0
+
+
+def _command_path(error: click.UsageError) -> str:
+    return error.ctx.command_path if error.ctx else "pyprof"
 
 
 def _told(message: str, code: int, detail: str) -> int:

@@ -1,5 +1,6 @@
 """`pyprof cpu`: where the CPU time goes."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 COMMAND = "pyprof.command"
 DEFAULT_FREQUENCY_HZ = 49
+SHORTEST_PERIOD_NS = 10_000  # kernel/events/core.c: perf_swevent_start_hrtimer
 
 
 class WithCommand(click.Command):
@@ -42,7 +44,10 @@ class WithCommand(click.Command):
     "-F", "--frequency", type=click.IntRange(1, 100_000), help="Samples a second and CPU.  [default: 49]"
 )
 @click.option(
-    "-c", "--count", type=click.IntRange(1), help="Sample each COUNT events (ns for clocks) instead."
+    "-c",
+    "--count",
+    type=click.IntRange(1, (1 << 63) - 1),
+    help="Sample each COUNT events (ns for clocks) instead.",
 )
 @click.option(
     "-e", "--event", default="cpu-clock", show_default=True, help="Event to sample: cycles, page-faults, ..."
@@ -93,17 +98,13 @@ def cpu(context: click.Context, /, duration: float | None, **options: Any) -> in
 
 def _settings(command: tuple[str, ...], duration: float | None, options: dict[str, Any]) -> "Settings":
     from pyprof.profiler.cpu import default_period
-    from pyprof.profiler.perf_event import sampling_attr
     from pyprof.profiler.settings import Settings
 
-    if options["frequency"] and options["count"]:
-        raise click.UsageError("-F and -c exclude each other: samples a second, or events a sample")
     if options["user_stacks_only"] and options["kernel_stacks_only"]:
         raise click.UsageError("-U and -K exclude each other; leave both out for whole stacks")
     if duration is not None and options["duration_option"] is not None:
         raise click.UsageError("DURATION was given twice")
-    sampling_attr(options["event"], 1)  # an unknown name ends here
-    frequency_hz = 0 if options["count"] else options["frequency"] or DEFAULT_FREQUENCY_HZ
+    frequency_hz = _frequency_hz(options)
     return Settings(
         event=options["event"],
         period=options["count"] or default_period(options["event"], frequency_hz),
@@ -119,6 +120,24 @@ def _settings(command: tuple[str, ...], duration: float | None, options: dict[st
     )
 
 
+def _frequency_hz(options: dict[str, Any]) -> int:
+    """Return the samples a second that are asked for; 0 when a period is, or the event has no rate."""
+    from pyprof.profiler.cpu import has_rate
+    from pyprof.profiler.perf_event import EVENTS, sampling_attr
+
+    event, count = options["event"], options["count"]
+    sampling_attr(event, 1)  # an unknown name ends here
+    if options["frequency"] and count:
+        raise click.UsageError("-F and -c exclude each other: samples a second, or events a sample")
+    if options["frequency"] and not has_rate(event):
+        raise click.UsageError(f"{event} has no rate: give -c, the number of events for one sample")
+    if count and EVENTS[event].counts_ns and count < SHORTEST_PERIOD_NS:
+        raise click.UsageError(f"-c {count}: the kernel's clocks tick every {SHORTEST_PERIOD_NS} ns at most")
+    if count or not has_rate(event):
+        return 0
+    return int(options["frequency"] or DEFAULT_FREQUENCY_HZ)
+
+
 def _targets(command: tuple[str, ...], options: dict[str, Any]) -> "Targets":
     from pyprof.profiler.settings import COMM_BYTES, Targets
 
@@ -130,7 +149,7 @@ def _targets(command: tuple[str, ...], options: dict[str, Any]) -> "Targets":
         raise click.UsageError("-p and -t exclude each other: processes, or threads")
     if command and (targets.pids or targets.tids or targets.idle):
         raise click.UsageError("a command is profiled with its children; leave -p, -t and -I out")
-    if len(targets.comm.encode()) >= COMM_BYTES:
+    if len(os.fsencode(targets.comm)) >= COMM_BYTES:
         raise click.UsageError(f"--comm takes at most {COMM_BYTES - 1} bytes: the kernel keeps no more")
     return targets
 

@@ -9,6 +9,7 @@ import click
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
+LONGEST_S = 30 * 24 * 3600
 SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -19,9 +20,10 @@ class Seconds(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         match = DURATION.fullmatch(str(value))
-        if match is None or float(match[1]) == 0:
+        seconds = float(match[1]) * SECONDS[match[2]] if match else 0.0
+        if not 0 < seconds <= LONGEST_S:
             self.fail(f"{value!r} is not a length of time; write seconds, or 500ms, 2m, 1h", param, ctx)
-        return float(match[1]) * SECONDS[match[2]]
+        return seconds
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -53,7 +55,10 @@ class CpuList(click.ParamType[tuple[int, ...]]):
             return value
         if not re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", value):
             self.fail(f"{value!r} is not a list of CPUs; write 0 or 0-3,8", param, ctx)
-        return parse_cpu_list(value)
+        try:
+            return parse_cpu_list(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is not a list of CPUs: {error}", param, ctx)
 
 
 def target_options(function: Decorated) -> Decorated:
