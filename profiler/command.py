@@ -1,6 +1,7 @@
 """A command that is launched to be profiled, held just before its first instruction."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ class Command:
     def __init__(self, arguments: tuple[str, ...]) -> None:
         self._arguments = arguments
         self._status: int | None = None
+        self._is_released = False
         go_read, self._go = os.pipe2(os.O_CLOEXEC)
         self._failure, failure_write = os.pipe2(os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the exit status away
@@ -49,6 +51,7 @@ class Command:
 
         Raises: ProfilerError when it cannot be executed.
         """
+        self._is_released = True
         try:
             os.write(self._go, b"!")
         except BrokenPipeError as error:
@@ -82,8 +85,12 @@ class Command:
         return f"was ended by {name}"
 
     def close(self) -> None:
+        """Let go of the command; one that was not released ends unseen."""
         for descriptor in (self._go, self._failure, self._pidfd):
             os.close(descriptor)
+        if not self._is_released and self._status is None:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
 
 
 def _become(arguments: tuple[str, ...], go: int, failure: int) -> NoReturn:
@@ -97,7 +104,7 @@ def _become(arguments: tuple[str, ...], go: int, failure: int) -> NoReturn:
         if not os.read(go, 1):
             os._exit(0)  # the parent ended first
         os.execvp(arguments[0], arguments)  # noqa: S606
-    except OSError as error:
-        os.write(failure, str(error.errno).encode())
+    except (OSError, ValueError) as error:
+        os.write(failure, str(getattr(error, "errno", errno.ENOENT)).encode())
     finally:
         os._exit(127)

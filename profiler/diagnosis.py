@@ -57,6 +57,10 @@ def refusal(number: int, what: str, state: MachineState, *, detail: str = "") ->
 
 def cause(number: int, what: str, state: MachineState) -> str:  # noqa: PLR0911 - one return for each cause
     """Return why `what` failed with this errno, and what to do, in one line."""
+    if number in {errno.EMFILE, errno.ENFILE}:
+        return f"cannot {what}: too many open files; raise the limit: ulimit -n 65536"
+    if number == errno.ENOMEM:
+        return f"cannot {what}: not enough memory; try a smaller --stack-storage-size"
     if number in REFUSALS and state.seccomp == SECCOMP_FILTER:
         return (
             f"cannot {what}: blocked by the container's seccomp profile; "
@@ -73,11 +77,10 @@ def cause(number: int, what: str, state: MachineState) -> str:  # noqa: PLR0911 
             "use a kernel built with CONFIG_DEBUG_INFO_BTF"
         )
     if state.lockdown == "confidentiality":
-        return f"cannot {what}: kernel lockdown is 'confidentiality' (Secure Boot policy)"
-    if number in {errno.EMFILE, errno.ENFILE}:
-        return f"cannot {what}: too many open files; raise the limit: ulimit -n 65536"
-    if number == errno.ENOMEM:
-        return f"cannot {what}: not enough memory; try a smaller --stack-storage-size"
+        return (
+            f"cannot {what}: kernel lockdown is 'confidentiality' (Secure Boot policy); "
+            "boot with lockdown=integrity to allow it"
+        )
     name = errno.errorcode.get(number, str(number))
     return f"cannot {what}: {name}; `pyprof doctor` tells what works here, --debug shows the kernel's words"
 

@@ -20,7 +20,19 @@ LOG_BYTES = 1 << 16
 WARN = 0  # enum libbpf_print_level
 BATCH_ITEMS = 2048
 
-_PRINT_FN = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_LOG: list[str] = []  # what libbpf has printed since the last error; the library prints for the process
+_LIBC = ctypes.CDLL(None)
+
+
+def _note(level: int, form: bytes, arguments: int) -> int:
+    if level == WARN:
+        text = ctypes.create_string_buffer(LOG_BYTES)
+        _LIBC.vsnprintf(text, ctypes.c_size_t(LOG_BYTES), form, ctypes.c_void_p(arguments))
+        _LOG.append(text.value.decode(errors="replace"))
+    return 0
+
+
+_NOTE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_note)
 
 
 class LibbpfError(ProfilerError):
@@ -39,7 +51,7 @@ class MapItem(NamedTuple):
 
 
 class Library:
-    """libbpf.so.1 with what it has printed since it was loaded.
+    """libbpf.so.1, loaded.
 
     Raises: LibbpfError when the library is not installed.
     """
@@ -49,11 +61,8 @@ class Library:
             self.calls = ctypes.CDLL(soname, use_errno=True)
         except OSError as error:
             raise LibbpfError(NO_LIBRARY, errno.ENOENT, str(error)) from error
-        self.log: list[str] = []
-        self._print_fn = _PRINT_FN(self._note)
-        self._libc = ctypes.CDLL(None)
         self._declare()
-        self.calls.libbpf_set_print(self._print_fn)
+        self.calls.libbpf_set_print(_NOTE)
 
     @property
     def version(self) -> str:
@@ -67,8 +76,10 @@ class Library:
 
     def error(self, what: str, number: int) -> LibbpfError:
         """Return the error for a failed call, with the log since the last one as its detail."""
-        detail, self.log[:] = "".join(self.log), []
-        return LibbpfError(f"{what}: {os.strerror(abs(number))}", abs(number), detail)
+        detail, _LOG[:] = "".join(_LOG), []
+        words = ctypes.create_string_buffer(256)
+        self.calls.libbpf_strerror(number, words, ctypes.sizeof(words))  # knows its own numbers too
+        return LibbpfError(f"{what}: {words.value.decode(errors='replace')}", abs(number), detail)
 
     def _declare(self) -> None:
         pointers = {
@@ -87,6 +98,7 @@ class Library:
             "bpf_map__value_size": (ctypes.c_void_p,),
             "bpf_program__set_autoload": (ctypes.c_void_p, ctypes.c_bool),
             "bpf_link__destroy": (ctypes.c_void_p,),
+            "libbpf_strerror": (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t),
             "bpf_map_lookup_elem": (ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p),
             "bpf_map_update_elem": (ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64),
             "bpf_map_lookup_batch": (ctypes.c_int, *[ctypes.c_void_p] * 6),
@@ -98,13 +110,6 @@ class Library:
             getattr(self.calls, name).argtypes = arguments
         self.calls.bpf_object__close.argtypes = (ctypes.c_void_p,)
         self.calls.bpf_object__close.restype = None
-
-    def _note(self, level: int, form: bytes, arguments: int) -> int:
-        if level == WARN:
-            text = ctypes.create_string_buffer(LOG_BYTES)
-            self._libc.vsnprintf(text, ctypes.c_size_t(LOG_BYTES), form, ctypes.c_void_p(arguments))
-            self.log.append(text.value.decode(errors="replace"))
-        return 0
 
 
 class Map:

@@ -9,6 +9,7 @@ from pyprof.profiler.binaries import open_regular
 from pyprof.profiler.interrupts import SymbolsSkipped
 from pyprof.profiler.profile import Mapping, Profile
 from pyprof.profiler.resolve import VDSO, Unnamed, offset_name
+from pyprof.symbolize.error import SymbolizeError
 from pyprof.symbolize.frame import NO_MAPPING, Frame, FrameKind
 from pyprof.symbolize.kallsyms import KernelSymbols
 from pyprof.symbolize.text import printable
@@ -43,14 +44,28 @@ def with_user_names(unnamed: Unnamed, *, symbolize: Symbolize = symbolize) -> Pr
     return naming.profile()
 
 
+def with_build_ids(unnamed: Unnamed, *, symbolize: Symbolize = symbolize) -> Profile:
+    """Return the profile with the build ids that its open files have, and no names."""
+    mappings = list(unnamed.profile.mappings)
+    requests = [
+        Request(Binary(key, unnamed.descriptors[key], b"", ""), ())
+        for key, mapping in enumerate(mappings)
+        if not mapping.build_id and unnamed.descriptors[key] >= 0
+    ]
+    for answer in symbolize(requests):
+        mappings[answer.key] = mappings[answer.key]._replace(build_id=answer.build_id)
+    return replace(unnamed.profile, mappings=tuple(mappings))
+
+
 def reopened(profile: Profile) -> Unnamed:
     """Return a saved profile with this machine's files of the same path, for `with_user_names`.
 
-    The worker refuses a file whose build id differs. The caller closes the descriptors.
+    The worker refuses a file whose build id differs; without one in the profile no file is believed.
+    The caller closes the descriptors.
     """
     wanted = {frame.mapping for frame in profile.frames if is_unnamed(frame)}
     descriptors = [
-        open_regular(mapping.path) if index in wanted else -1
+        open_regular(mapping.path) if index in wanted and mapping.build_id else -1
         for index, mapping in enumerate(profile.mappings)
     ]
     return Unnamed(profile, tuple(descriptors))
@@ -110,11 +125,18 @@ class _Naming:
     def _binary(self, key: int) -> Binary | None:
         mapping: Mapping = self._mappings[key]
         if mapping.path == VDSO:
-            return Binary(key, -1, vdso_image(), mapping.build_id)
+            return self._vdso(key, mapping.build_id)
         if self._descriptors[key] < 0:
             self._failures.setdefault(PurePosixPath(mapping.path).name, "the file could not be opened")
             return None
         return Binary(key, self._descriptors[key], b"", mapping.build_id)
+
+    def _vdso(self, key: int, build_id: str) -> Binary | None:
+        try:
+            return Binary(key, -1, vdso_image(), build_id)
+        except SymbolizeError as error:
+            self._failures.setdefault(VDSO, str(error))
+            return None
 
 
 def _kernel_frame(frame: Frame, kernel: KernelSymbols) -> Frame:

@@ -13,11 +13,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from pyprof.profiler.errors import ExitCode, ProfilerError
 
 STANDARD_OUTPUT = frozenset({"-", "/dev/stdout"})
 DISCARD = "/dev/null"
+
+
+class _User(NamedTuple):
+    uid: int
+    gid: int
 
 
 def default_name(mode: str, *, suffix: str = ".svg", now_s: float | None = None) -> str:
@@ -33,7 +39,8 @@ def unused_path(name: str) -> Path:
     for number in range(2, 1000):
         if not path.exists():
             break
-        path = Path(name).with_stem(f"{Path(name).stem}-{number}")
+        ending = ".pb.gz" if name.endswith(".pb.gz") else Path(name).suffix
+        path = Path(f"{name.removesuffix(ending)}-{number}{ending}")
     return path
 
 
@@ -63,8 +70,7 @@ def write(path: str, data: bytes) -> None:
     Raises: ProfilerError, exit code 74; BrokenPipeError when the reader of standard output has gone.
     """
     if path in STANDARD_OUTPUT:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        _print(data)
         return
     if path == DISCARD:
         return
@@ -75,12 +81,23 @@ def write(path: str, data: bytes) -> None:
         raise _failure(path, error, size_bytes=len(data)) from error
 
 
+def _print(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _failure("standard output", error, size_bytes=len(data)) from error
+
+
 def rescue(data: bytes, suffix: str) -> str:
     """Write `data` to a new file in a temporary folder and return its path; "" when that fails too."""
     with contextlib.suppress(OSError):
         descriptor, path = tempfile.mkstemp(prefix="pyprof-rescued-", suffix=suffix)
         try:
             _write_all(descriptor, data)
+            _give_to_invoking_user(descriptor)
         except OSError:
             Path(path).unlink(missing_ok=True)
             return ""
@@ -98,9 +115,10 @@ def _write_file(target: Path, data: bytes) -> None:
         descriptor = os.open(beside, flags, 0o666, dir_fd=folder)
         try:
             _write_all(descriptor, data)
-            _give_to_invoking_user(descriptor, folder)
+            if os.fstat(folder).st_uid == _invoking_user().uid:
+                _give_to_invoking_user(descriptor)
             os.replace(beside, target.name, src_dir_fd=folder, dst_dir_fd=folder)
-        except OSError:
+        except BaseException:
             os.unlink(beside, dir_fd=folder)
             raise
         finally:
@@ -116,10 +134,18 @@ def _write_all(descriptor: int, data: bytes) -> None:
     os.fsync(descriptor)
 
 
-def _give_to_invoking_user(descriptor: int, folder: int) -> None:
+def _give_to_invoking_user(descriptor: int) -> None:
+    user = _invoking_user()
+    if user.uid >= 0:
+        os.fchown(descriptor, user.uid, user.gid)
+
+
+def _invoking_user() -> _User:
+    """Return who called sudo; (-1, -1) without sudo."""
     user, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
-    if os.geteuid() == 0 and user.isdigit() and group.isdigit() and os.fstat(folder).st_uid == int(user):
-        os.fchown(descriptor, int(user), int(group))
+    if os.geteuid() == 0 and user.isdigit() and group.isdigit():
+        return _User(int(user), int(group))
+    return _User(-1, -1)
 
 
 def _failure(path: str, error: OSError, *, size_bytes: int = 0) -> ProfilerError:

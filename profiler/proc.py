@@ -72,8 +72,9 @@ def process_ids(*, proc: str = "/proc") -> list[int]:
 
 
 def online_cpus(*, sys: str = "/sys") -> tuple[int, ...]:
-    """Return the CPUs that are online, in increasing order."""
-    return parse_cpu_list(_read(f"{sys}/devices/system/cpu/online").decode())
+    """Return the CPUs that are online, in increasing order; without sysfs, those that are counted."""
+    text = _read(f"{sys}/devices/system/cpu/online").decode()
+    return parse_cpu_list(text) or tuple(range(os.cpu_count() or 1))
 
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:

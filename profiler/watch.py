@@ -91,7 +91,7 @@ def _stdout_is_closed() -> bool:
         fd = sys.stdout.fileno()
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
             return False
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):  # closed, or not a file
         return False
     poll = select.poll()
     poll.register(fd, 0)

@@ -3,6 +3,7 @@
 Each command's module imports what it needs when it runs: `pyprof --help` loads click and nothing else.
 """
 
+import errno
 import os
 import sys
 
@@ -14,6 +15,7 @@ from pyprof.profiler.cli.render import render
 from pyprof.profiler.cli.top import top
 from pyprof.profiler.errors import ExitCode, ProfilerError
 from pyprof.profiler.interrupts import Aborted
+from pyprof.symbolize.text import printable
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -64,10 +66,12 @@ def exit_code(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for ea
         return _told(" ".join(words.split()), error.exit_code, "")
     except (KeyboardInterrupt, click.Abort, Aborted):
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click makes a SystemExit of a broken pipe, and of nothing else
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush
         return 141
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return _told("disk full writing standard output: try -o ELSEWHERE", ExitCode.OUTPUT, "")
         return _told(f"{error.filename or 'input or output'}: {error.strerror}", ExitCode.OUTPUT, "")
     return result if isinstance(result, int) else 0
 
@@ -77,7 +81,7 @@ def _command_path(error: click.UsageError) -> str:
 
 
 def _told(message: str, code: int, detail: str) -> int:
-    click.echo(f"pyprof: {message}", err=True)
+    click.echo(f"pyprof: {printable(message)}", err=True)
     if detail:
         click.echo(detail.rstrip(), err=True)
     return code

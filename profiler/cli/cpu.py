@@ -204,16 +204,15 @@ class _Names:
     def named(self, unnamed: "Unnamed", interrupts: "Interrupts") -> "Profile":
         """Return the profile with names; a second signal keeps the addresses that have none yet."""
         from pyprof.profiler.interrupts import SymbolsSkipped
-        from pyprof.profiler.name import with_kernel_names, with_user_names
+        from pyprof.profiler.name import with_build_ids, with_kernel_names, with_user_names
 
         if self._kernel is None:
             self.load_kernel()
         profile = with_kernel_names(unnamed.profile, self._kernel)
-        if not self._wants_user_names:
-            return profile
+        look_up = with_user_names if self._wants_user_names else with_build_ids
         try:
             with interrupts.skipping_symbols():
-                return with_user_names(unnamed._replace(profile=profile))
+                return look_up(unnamed._replace(profile=profile))
         except SymbolsSkipped:
             return profile
 

@@ -12,12 +12,18 @@ from pyprof.profiler.errors import ExitCode, ProfilerError
 from pyprof.profiler.profile import Profile
 
 HOTTEST_ROWS = 10
+NEW_FILE_FORMATS = frozenset({None, "svg", "pprof"})  # written to a file of our naming on a terminal
 
 
 def check(drawing: Drawing) -> None:
     """Raise ProfilerError now if the result could not be written later."""
+    is_terminal = sys.stdout.isatty()
     if drawing.output is not None:
         output.check_writable(drawing.output)
+    elif is_terminal and drawing.format_name in NEW_FILE_FORMATS:
+        output.check_writable(output.default_name("profile"))
+    if drawing.output in output.STANDARD_OUTPUT and is_terminal and drawing.format_name == "pprof":
+        raise ProfilerError("pprof is not text: give a file with -o x.pb.gz", ExitCode.USAGE)
 
 
 def deliver(profile: Profile, drawing: Drawing, *, quiet: bool) -> None:
@@ -27,15 +33,13 @@ def deliver(profile: Profile, drawing: Drawing, *, quiet: bool) -> None:
     A profile that cannot be written is kept in a temporary folder.
     """
     is_terminal = sys.stdout.isatty()
-    if drawing.output is None and is_terminal and drawing.format_name in {None, "svg", "pprof"}:
+    if drawing.output is None and is_terminal and drawing.format_name in NEW_FILE_FORMATS:
         drawing = replace(
             drawing, output=_new_file(profile, drawing), format_name=drawing.format_name or "svg"
         )
         click.echo(_hottest(profile), nl=False)
     place = drawing.output or "-"
     data = rendered(profile, drawing)
-    if place == "-" and is_terminal and drawing.format_name == "pprof":
-        raise ProfilerError("pprof is not text: give a file with -o x.pb.gz", ExitCode.USAGE)
     try:
         output.write(place, data)
     except ProfilerError as error:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import click
 
 from pyprof.profiler.profile import Profile
+from pyprof.symbolize.text import printable
 
 SUFFIXES = {
     ".svg": "svg",
@@ -70,7 +71,9 @@ def chosen_format(drawing: Drawing) -> str:
         if str(drawing.output).endswith(suffix):
             return name
     endings = " ".join(SUFFIXES)
-    raise click.UsageError(f"no format has the ending of {drawing.output}; use one of {endings}, or --format")
+    raise click.UsageError(
+        f"no format has the ending of {printable(drawing.output or '')}; use one of {endings}, or --format"
+    )
 
 
 def rendered(profile: Profile, drawing: Drawing) -> bytes:

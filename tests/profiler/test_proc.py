@@ -57,6 +57,22 @@ def test_cpu_list_is_read(text: str, cpus: tuple[int, ...]) -> None:
     assert proc.parse_cpu_list(text) == cpus
 
 
-def test_first_pid_namespace_is_level_0() -> None:
-    level, inode = proc.pid_namespace()
-    assert (level == 0) == (inode == proc.INIT_PID_NAMESPACE)
+def test_first_pid_namespace_is_0() -> None:
+    is_first = Path("/proc/self/ns/pid").stat().st_ino == proc.INIT_PID_NAMESPACE
+    assert (proc.pid_namespace() == 0) == is_first
+
+
+def test_carriage_return_in_a_path_begins_no_line(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "maps").write_bytes(b"1000-2000 r-xp 00000000 fe:01 7    /a\rb r-xp c\nnonsense\n")
+    (only,) = proc.executable_mappings(7, proc=str(tmp_path))
+    assert only.mapping.path == "/a\rb r-xp c"
+
+
+def test_time_namespace_shifts_start_times(tmp_path: Path) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "7").mkdir()
+    (tmp_path / "self" / "timens_offsets").write_text("monotonic  0  0\nboottime  100  500000000\n")
+    fields = " ".join(["20000"] * 49)
+    (tmp_path / "7" / "stat").write_text(f"7 (a) S {fields}\n")
+    assert proc.start_ticks(7, proc=str(tmp_path)) == 20000 - 10050
