@@ -33,7 +33,7 @@ class Binaries:
         self._proc = proc
         self._descriptors: dict[FileIdentity, int] = {}  # -1: could not be opened
         self._limit = raised_descriptor_limit() - SPARE_DESCRIPTORS
-        self.unopened = 0  # files passed over because the descriptor limit was reached
+        self._passed_over: set[FileIdentity] = set()
 
     def hold(self, pid: int, file: FileMapping) -> None:
         """Open the file behind a mapping, unless it is open already or has no file."""
@@ -43,9 +43,14 @@ class Binaries:
         if file.mapping.path.startswith("//"):
             return
         if len(self._descriptors) >= self._limit:
-            self.unopened += 1
+            self._passed_over.add(identity)
             return
         self._descriptors[identity] = self._open(pid, file)
+
+    @property
+    def unopened(self) -> int:
+        """Return how many files were passed over because the limit on open files was reached."""
+        return len(self._passed_over)
 
     def descriptor(self, file: FileMapping) -> int:
         """Return an open descriptor of the mapping's file, -1 when there is none."""

@@ -133,9 +133,10 @@ class Map:
         if result < 0:
             raise self._library.error(f"cannot write BPF map {self.name}", result)
 
-    def per_cpu_values(self, key: bytes, *, value_bytes: int = 8) -> list[bytes]:
+    def per_cpu_values(self, key: bytes) -> list[bytes]:
         """Return the value of each possible CPU, in CPU order. Raises: LibbpfError."""
-        cpus = self._library.possible_cpus
+        self._check_sizes(key, bytes(self.value_bytes))
+        cpus, value_bytes = self._library.possible_cpus, self.value_bytes
         stride = (value_bytes + 7) // 8 * 8
         values = ctypes.create_string_buffer(stride * cpus)
         result = self._library.calls.bpf_map_lookup_elem(self.fd, key, values)

@@ -47,12 +47,9 @@ def with_user_names(unnamed: Unnamed, *, symbolize: Symbolize = symbolize) -> Pr
 def with_build_ids(unnamed: Unnamed, *, symbolize: Symbolize = symbolize) -> Profile:
     """Return the profile with the build ids that its open files have, and no names."""
     mappings = list(unnamed.profile.mappings)
-    requests = [
-        Request(Binary(key, unnamed.descriptors[key], b"", ""), ())
-        for key, mapping in enumerate(mappings)
-        if not mapping.build_id and unnamed.descriptors[key] >= 0
-    ]
-    for answer in symbolize(requests):
+    naming = _Naming(unnamed)
+    binaries = [naming.binary(key) for key, mapping in enumerate(mappings) if not mapping.build_id]
+    for answer in symbolize([Request(binary, ()) for binary in binaries if binary is not None]):
         mappings[answer.key] = mappings[answer.key]._replace(build_id=answer.build_id)
     return replace(unnamed.profile, mappings=tuple(mappings))
 
@@ -68,7 +65,7 @@ def reopened(profile: Profile) -> Unnamed:
         open_regular(mapping.path) if index in wanted and mapping.build_id else -1
         for index, mapping in enumerate(profile.mappings)
     ]
-    return Unnamed(profile, tuple(descriptors))
+    return Unnamed(profile, tuple(descriptors), is_live=False)
 
 
 def is_unnamed(frame: Frame) -> bool:
@@ -88,6 +85,7 @@ class _Naming:
         self._frames = list(unnamed.profile.frames)
         self._mappings = list(unnamed.profile.mappings)
         self._descriptors = unnamed.descriptors
+        self._is_live = unnamed.is_live
         self._wanted: dict[int, dict[int, list[int]]] = {}  # mapping: offset: frame indices
         self.notes: list[str] = []
         self._failures: dict[str, str] = {}
@@ -99,7 +97,7 @@ class _Naming:
                 self._wanted.setdefault(frame.mapping, {}).setdefault(frame.address, []).append(index)
         requests = []
         for key, offsets in sorted(self._wanted.items()):
-            binary = self._binary(key)
+            binary = self.binary(key)
             if binary is not None:
                 requests.append(Request(binary, tuple(offsets)))
         return requests
@@ -122,8 +120,13 @@ class _Naming:
         changed = replace(self._profile, frames=tuple(self._frames), mappings=tuple(self._mappings))
         return _with_notes(changed, [*self.notes, *notes])
 
-    def _binary(self, key: int) -> Binary | None:
+    def binary(self, key: int) -> Binary | None:
+        """Return where a mapping's symbols can be read; None, with the reason kept, when nowhere."""
         mapping: Mapping = self._mappings[key]
+        if not self._is_live and not mapping.build_id:
+            why = "no build id was saved: this machine's file may be another"
+            self._failures.setdefault(PurePosixPath(mapping.path).name, why)
+            return None
         if mapping.path == VDSO:
             return self._vdso(key, mapping.build_id)
         if self._descriptors[key] < 0:

@@ -58,10 +58,19 @@ def check_writable(path: str) -> None:
         raise ProfilerError(f"cannot write {path}: its folder is not writable", ExitCode.OUTPUT)
     if existing and not (stat.S_ISREG(existing.st_mode) or stat.S_ISLNK(existing.st_mode)):
         raise ProfilerError(f"cannot write {path}: it is not a regular file; use -o -", ExitCode.OUTPUT)
+    if target.parent.resolve().parts[1:2] in (("dev",), ("proc",), ("sys",)) and not _is_shared_memory(
+        target
+    ):
+        raise ProfilerError(f"cannot write {path}: it is no place for files; use -o -", ExitCode.OUTPUT)
     if folder.st_mode & stat.S_IWOTH and not folder.st_mode & stat.S_ISVTX:
         raise ProfilerError(
             f"cannot write {path}: everybody may write to its folder; use one of your own", ExitCode.OUTPUT
         )
+
+
+def _is_of_the_kernel(folder: Path) -> bool:
+    """Return whether a folder holds the system's own nodes and links, such as /dev/stderr."""
+    return folder.parts[1:2] in {("dev",), ("proc",), ("sys",)} and folder.parts[1:3] != ("dev", "shm")
 
 
 def write(path: str, data: bytes) -> None:
@@ -109,7 +118,7 @@ def rescue(data: bytes, suffix: str) -> str:
 
 def _write_file(target: Path, data: bytes) -> None:
     folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    beside = f".{target.name}.{os.getpid()}.tmp"
+    beside = f".pyprof-{os.urandom(8).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(beside, flags, 0o666, dir_fd=folder)
@@ -119,7 +128,8 @@ def _write_file(target: Path, data: bytes) -> None:
                 _give_to_invoking_user(descriptor)
             os.replace(beside, target.name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
-            os.unlink(beside, dir_fd=folder)
+            with contextlib.suppress(FileNotFoundError):  # an abort may come just after the rename
+                os.unlink(beside, dir_fd=folder)
             raise
         finally:
             os.close(descriptor)

@@ -42,6 +42,7 @@ class Unnamed(NamedTuple):
 
     profile: Profile
     descriptors: tuple[int, ...]  # of each of the profile's mappings: the open file, or -1
+    is_live: bool = True  # the files are those that were mapped; else they are today's files of the same path
 
 
 def unnamed_profile(capture: Capture, binaries: Binaries) -> Unnamed:
@@ -65,7 +66,7 @@ def unnamed_profile(capture: Capture, binaries: Binaries) -> Unnamed:
         provenance=capture.provenance,
         quality=capture.quality,
     )
-    return Unnamed(profile, tuple(frames.descriptors))
+    return Unnamed(profile, tuple(frames.descriptors), is_live=True)
 
 
 def offset_name(path: str, offset: int) -> str:

@@ -48,7 +48,9 @@ class CpuSession:
     def __enter__(self) -> "CpuSession":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if self._command and kind is not None:
+            self._command.end()
         self._closing.close()
 
     def run(

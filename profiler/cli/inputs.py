@@ -1,5 +1,6 @@
 """Profiles from files: what `pyprof render` and `pyprof top` read."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -35,16 +36,25 @@ def read_profile(path: str) -> Profile:
 def _bytes(path: str) -> bytes:
     try:
         if path == "-":
-            return sys.stdin.buffer.read(MAX_INPUT_BYTES)
-        source = Path(path)
-        if source.is_file() and source.stat().st_size > MAX_INPUT_BYTES:
-            raise ProfilerError(f"cannot read {path}: it is larger than 1 GiB", ExitCode.INPUT)
-        return source.read_bytes()
+            data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+        else:
+            with Path(path).open("rb") as source:
+                if os.fstat(source.fileno()).st_size > MAX_INPUT_BYTES:
+                    raise _too_large(path)
+                data = source.read(MAX_INPUT_BYTES + 1)
     except OSError as error:
         reason = error.strerror or "it cannot be read"
         raise ProfilerError(
             f"cannot read {_shown(path)}: {reason}; give a saved profile", ExitCode.INPUT
         ) from error
+    if len(data) > MAX_INPUT_BYTES:
+        raise _too_large(path)  # a pipe or a device, which has no size
+    return data
+
+
+def _too_large(path: str) -> ProfilerError:
+    message = f"cannot read {_shown(path)}: it is larger than 1 GiB; merge or shorten the capture"
+    return ProfilerError(message, ExitCode.INPUT)
 
 
 def _shown(path: str) -> str:

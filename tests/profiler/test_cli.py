@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -321,16 +322,16 @@ def test_binary_format_on_a_terminal_is_refused_before_the_capture(
     assert begun == []
 
 
-@pytest.mark.parametrize(("arguments", "ending"), [((), ".svg"), (("--format", "pprof"), ".pb.gz")])
-def test_terminal_gets_a_new_file_and_the_hottest_functions(
-    arguments: tuple[str, ...],
+@pytest.mark.parametrize(("name", "ending"), [("svg", ".svg"), ("pprof", ".pb.gz")])
+def test_terminal_gets_a_new_file_and_the_hottest_functions(  # noqa: PLR0917 - fixtures
+    name: str,
     ending: str,
     folded: str,
     tmp_path: Path,
     on_terminal: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert on_terminal("render", folded, *arguments) == ExitCode.DONE
+    assert on_terminal("render", folded, "--format", name) == ExitCode.DONE
     (written,) = tmp_path.glob("pyprof-*")
     assert written.name.endswith(ending)
     captured = capsys.readouterr()
@@ -468,11 +469,16 @@ def test_reader_of_the_pipe_that_has_gone_is_a_quiet_141(
 
 @pytest.mark.parametrize("command", [("render", "-f"), ("top",)])
 def test_full_disk_behind_standard_output_is_a_74(
-    command: tuple[str, ...], folded: str, pyprof_path: str
+    command: tuple[str, ...], folded: str, pyprof_path: str, tmp_path: Path
 ) -> None:
     with open("/dev/full", "wb") as full:
         result = subprocess.run(
-            [pyprof_path, *command, folded], check=False, stdout=full, stderr=subprocess.PIPE, text=True
+            [pyprof_path, *command, folded],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},  # where the profile is rescued to
         )
     assert result.returncode == ExitCode.OUTPUT
     (line,) = result.stderr.splitlines()

@@ -333,3 +333,16 @@ def test_saved_mapping_without_a_build_id_is_not_named_from_todays_file(tmp_path
     if descriptor >= 0:
         os.close(descriptor)
     assert descriptor == -1
+
+
+def test_saved_vdso_without_a_build_id_is_not_named_from_this_kernels() -> None:
+    mapping = Mapping(0, 1 << 13, 0, "[vdso]", build_id="")
+    unnamed = reopened(profile_of(unnamed_frame("[vdso]", 1, 0), mappings=[mapping]))
+    assert names(with_user_names(unnamed, symbolize=all_answered)) == ["[vdso+0x1]"]
+
+
+def test_saved_mapping_without_a_build_id_is_told_as_such() -> None:
+    mapping = Mapping(0, 1 << 13, 0, "/bin/cat", build_id="")
+    unnamed = reopened(profile_of(unnamed_frame("/bin/cat", 1, 0), mappings=[mapping]))
+    (note,) = with_user_names(unnamed, symbolize=all_answered).provenance.notes
+    assert "build id" in note

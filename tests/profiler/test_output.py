@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -110,10 +111,13 @@ def test_other_name_of_a_hard_linked_file_keeps_its_contents(tmp_path: Path) -> 
     assert (tmp_path / "x.svg").read_bytes() == b"new"
 
 
-def test_link_in_the_way_of_the_unfinished_file_is_not_followed(tmp_path: Path) -> None:
+def test_link_in_the_way_of_the_unfinished_file_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output.os, "urandom", bytes)
     precious = tmp_path / "precious"
     precious.write_bytes(b"precious")
-    (tmp_path / f".x.svg.{os.getpid()}.tmp").symlink_to(precious)
+    (tmp_path / f".pyprof-{bytes(8).hex()}.tmp").symlink_to(precious)
     refused(tmp_path / "x.svg")
     assert precious.read_bytes() == b"precious"
     assert not (tmp_path / "x.svg").exists()
@@ -238,6 +242,34 @@ def test_abort_leaves_nothing_beside_the_target(
     with pytest.raises(Aborted):
         output.write(str(tmp_path / "x.svg"), b"new")
     assert names(tmp_path) == []
+
+
+def test_abort_right_after_the_rename_keeps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = os.replace
+
+    def interrupted(*places: str, src_dir_fd: int, dst_dir_fd: int) -> None:
+        replace(*places, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        raise Aborted
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(Aborted):
+        output.write(str(tmp_path / "x.svg"), b"new")
+    assert names(tmp_path) == ["x.svg"]
+
+
+def test_links_of_the_system_in_dev_stay_links(tmp_path: Path, as_root: None) -> None:
+    script = (
+        "mount -t tmpfs none /dev && ln -s /proc/self/fd/2 /dev/stderr && "
+        "\"$0\" -c \"from pyprof.profiler import output; output.write('/dev/stderr', b'data')\"; "
+        "readlink /dev/stderr"
+    )
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, sys.executable],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout == "/proc/self/fd/2\n", result.stderr
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdout"])
