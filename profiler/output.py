@@ -58,9 +58,7 @@ def check_writable(path: str) -> None:
         raise ProfilerError(f"cannot write {path}: its folder is not writable", ExitCode.OUTPUT)
     if existing and not (stat.S_ISREG(existing.st_mode) or stat.S_ISLNK(existing.st_mode)):
         raise ProfilerError(f"cannot write {path}: it is not a regular file; use -o -", ExitCode.OUTPUT)
-    if target.parent.resolve().parts[1:2] in (("dev",), ("proc",), ("sys",)) and not _is_shared_memory(
-        target
-    ):
+    if _is_of_the_kernel(target.parent.resolve()):
         raise ProfilerError(f"cannot write {path}: it is no place for files; use -o -", ExitCode.OUTPUT)
     if folder.st_mode & stat.S_IWOTH and not folder.st_mode & stat.S_ISVTX:
         raise ProfilerError(
