@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).resolve().parent
 MANIFEST = FOLDER / "manifest.json"
 CLANGS = ("clang-14", "clang", "clang-16", "clang-19")
 STRIPS = ("llvm-strip-14", "llvm-strip", "llvm-strip-16", "llvm-strip-19")
@@ -58,7 +58,11 @@ def compile_object(clang: str, strip: str, name: str) -> None:
     target = FOLDER / name
     machine, source = target.parent.name, FOLDER / f"{target.stem}.c"
     flags = ["-g", "-O2", "-target", "bpf", "-mcpu=v3", f"-D{TARGET_MACROS[machine]}", "-Wall", "-Werror"]
-    flags += ["-I/usr/include/x86_64-linux-gnu", f"-ffile-prefix-map={FOLDER}=bpf"]
+    flags += [
+        "-I/usr/include/x86_64-linux-gnu",
+        f"-ffile-prefix-map={FOLDER}=bpf",
+        "-fdebug-compilation-dir=.",
+    ]
     subprocess.run([clang, *flags, "-c", str(source), "-o", str(target)], check=True)
     subprocess.run([strip, "-g", str(target)], check=True)
 

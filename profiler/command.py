@@ -68,6 +68,8 @@ class Command:
 
     def end(self) -> bool:
         """Ask a command that outlives the capture to end; return whether it was still running."""
+        if self._status is not None:
+            return False
         if os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return False
         with contextlib.suppress(ProcessLookupError):

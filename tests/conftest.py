@@ -1,12 +1,18 @@
 """Fixtures that every test folder may use, and the rule for tests that need a live kernel."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Whoever started the tests may ignore these (nohup, a background job), and pyprof keeps that; here they
+# are under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRED = os.environ.get("PYPROF_REQUIRE_BPF") == "1"
