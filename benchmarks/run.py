@@ -229,5 +229,6 @@ def table(title: str, columns: list[str], rows: dict[str, list[float]]) -> None:
 median: Callable[[list[float]], float] = statistics.median
 
 if __name__ == "__main__":
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a benchmark of the compiler it would be
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     main()

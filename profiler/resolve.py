@@ -5,6 +5,7 @@ address becomes an address inside the call.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -77,23 +78,20 @@ def offset_name(path: str, offset: int) -> str:
 def _stack(capture: Capture, sample: Sample, frames: "_Frames") -> tuple[int, ...]:
     image = capture.processes.find(sample.pid, sample.start_ns, sample.image_ns or capture.execs_since_ns)
     unseen = UNSEEN_NAME if sample.pid else OUTSIDE_NAME
-    user = _half(capture, sample.user_stack, lambda address: frames.user(image, address, unseen), frames)
+    user = _half(capture, sample.user_stack, frames.of_image(image, unseen), frames)
     return (*user, *_half(capture, sample.kernel_stack, frames.kernel, frames))
 
 
-def _half(
-    capture: Capture, stack_id: int, frame_of: Callable[[int], int], frames: "_Frames"
-) -> tuple[int, ...]:
+def _half(capture: Capture, stack_id: int, index_of: dict[int, int], frames: "_Frames") -> tuple[int, ...]:
     """Return the user or kernel half of a stack, root first."""
     if stack_id == STACK_NONE:
         return ()
     addresses = capture.stacks.get(stack_id)
     if addresses is None:
         return (frames.note(STACK_NOTES.get(stack_id, STACK_NOTES[STACK_MAP_FULL])),)
-    inside_call = [addresses[0], *(max(address - 1, 0) for address in addresses[1:])]
-    stack = [frame_of(address) for address in inside_call]
-    broken = next((index for index in range(1, len(stack)) if frames.is_nowhere(stack[index])), 0)
-    if broken:
+    stack = [index_of[addresses[0]], *[index_of[address - 1] for address in addresses[1:]]]
+    if not frames.nowhere.isdisjoint(stack[1:]):
+        broken = next(index for index in range(1, len(stack)) if stack[index] in frames.nowhere)
         stack[broken:] = [frames.note(BROKEN_NOTE)]
     elif len(addresses) >= capture.max_depth:
         stack.append(frames.note(f"[truncated: deeper than {capture.max_depth}]"))
@@ -105,6 +103,18 @@ def _lost_counts(capture: Capture, frames: "_Frames") -> list[ProfileSample]:
     return [ProfileSample((frames.note(COUNTS_FULL_NOTE),), lost, "")] if lost else []
 
 
+class _IndexOfAddress(dict[int, int]):
+    """The frame of each address, made when it is first asked for."""
+
+    def __init__(self, make: Callable[[int], int]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, address: int) -> int:
+        index = self[address] = self._make(address)
+        return index
+
+
 class _Frames:
     """Interns frames and mappings, so that equal code of two processes is one frame."""
 
@@ -112,35 +122,33 @@ class _Frames:
         self.frames: list[Frame] = []
         self.mappings: list[Mapping] = []
         self.descriptors: list[int] = []
+        self.nowhere: set[int] = set()  # frames whose address is in no executable memory
+        self.kernel: dict[int, int] = _IndexOfAddress(self._kernel_index)
         self._binaries = binaries
         self._frame_index: dict[Frame, int] = {}
         self._mapping_index: dict[tuple[Mapping, int], int] = {}
-        self._user: dict[tuple[int, int], int] = {}  # (identity of the image, address): frame
-        self._kernel: dict[int, int] = {}
+        self._images: dict[tuple[int, str], _IndexOfAddress] = {}
 
-    def user(self, image: Image | None, address: int, unseen: str) -> int:
-        """Return the frame of an address; `unseen` is its name where nothing is known of the process."""
-        if image is None:
-            return self._intern(Frame(unseen, FrameKind.USER, address=address))
-        key = (id(image), address)
-        index = self._user.get(key)
-        if index is None:
-            index = self._user[key] = self._intern(self._user_frame(image, address))
-        return index
-
-    def kernel(self, address: int) -> int:
-        index = self._kernel.get(address)
-        if index is None:
-            frame = Frame("[kernel]", FrameKind.KERNEL, "[kernel]", address)
-            index = self._kernel[address] = self._intern(frame)
-        return index
-
-    def is_nowhere(self, index: int) -> bool:
-        """Return whether a frame's address is in no executable memory of its process."""
-        return self.frames[index].name == UNMAPPED_NAME
+    def of_image(self, image: Image | None, unseen: str) -> dict[int, int]:
+        """Return the frames of a program image by address; all are `unseen` where it is not known."""
+        key = (id(image), unseen)
+        if key not in self._images:
+            self._images[key] = _IndexOfAddress(partial(self._user_index, image, unseen))
+        return self._images[key]
 
     def note(self, text: str) -> int:
         return self._intern(Frame(text, FrameKind.NOTE))
+
+    def _kernel_index(self, address: int) -> int:
+        return self._intern(Frame("[kernel]", FrameKind.KERNEL, "[kernel]", address))
+
+    def _user_index(self, image: Image | None, unseen: str, address: int) -> int:
+        if image is None:
+            return self._intern(Frame(unseen, FrameKind.USER, address=max(address, 0)))
+        index = self._intern(self._user_frame(image, max(address, 0)))
+        if self.frames[index].name == UNMAPPED_NAME:
+            self.nowhere.add(index)
+        return index
 
     def _user_frame(self, image: Image, address: int) -> Frame:
         file = image.find(address)
