@@ -136,7 +136,7 @@ def benchmark_end(runs: int, folder: Path) -> None:
     svg, saved = folder / "end.svg", folder / "end.pb.gz"
     ends, stacks = [], 0
     for _ in range(runs):
-        command = [PYPROF, "cpu", "-F", "1000", "-q", "--", str(SAMPLES / "many_stacks"), "2000", "4"]
+        command = [PYPROF, "cpu", "-F", "1000", "-q", "--", str(SAMPLES / "many_stacks"), "1250", "4"]
         timed([*command[:5], "-o", str(saved), *command[5:]])
         stacks = len(decode_pprof(saved.read_bytes()).samples)
         timed([*command[:5], "-o", str(svg), *command[5:]])
