@@ -84,16 +84,17 @@ def test_interrupt_is_the_normal_end_of_an_open_capture(start, tmp_path) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("delay_s", [0.05, 0.08, 0.11, 0.14, 0.2, 0.5, 1.05, 1.1, 1.15, 1.2])
+@pytest.mark.parametrize("delay_s", [0, 0.01, 0.02, 0.04, 0.07, 0.5, 1.0, 1.05, 1.1, 1.15])
 def test_signal_at_any_moment_leaves_a_whole_file_or_none(number, delay_s, start, tmp_path) -> None:
     before = loaded_programs()
     process = start("-o", "x.svg", "1")
+    maps = Path(f"/proc/{process.pid}/maps")
+    assert wait_until(lambda: "_ctypes" in maps.read_text())  # Python itself has started: ours from here on
     time.sleep(delay_s)
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
-    if "from pyprof.profiler.launch import main" not in errors:  # else Python itself was still starting
-        assert process.returncode in {0, -number, 128 + number}, errors
-        assert "Traceback" not in errors
+    assert process.returncode in {0, -number, 128 + number}, errors
+    assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] in ([], ["x.svg"])
     if (tmp_path / "x.svg").exists():
         ET.parse(tmp_path / "x.svg")  # noqa: S314
