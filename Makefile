@@ -68,7 +68,7 @@ define install-packages
 @if ! command -v apt-get >/dev/null; then echo "please install: $(1)"; \
 elif ! dpkg-query -W -f '$${db:Status-Abbrev}\n' $(1) 2>/dev/null | grep -vq '^ii' \
 	&& dpkg-query -W $(1) >/dev/null 2>&1; then :; \
-else $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends $(1); fi
+else $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(1); fi
 @touch $@
 endef
 

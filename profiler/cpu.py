@@ -82,6 +82,7 @@ class CpuSampler:
         for cpu in sorted(stopped & online):  # it was away for less than a second
             self.tracker.remove_cpu(cpu)
             self._detach(cpu, idle)
+            self._begin_later(cpu, idle, "was offline for a moment")
         for cpu in sorted(self.tracker.cpus - online):
             self.tracker.remove_cpu(cpu)
             if cpu in self._cpus:
@@ -109,9 +110,7 @@ class CpuSampler:
         unread = {sample.pid for sample in counts.samples if sample.user_stack} - self.tracker.snapshotted
         self.tracker.snapshot(sorted(unread - {0}))  # of those that still live
         table = self.tracker.finish()
-        self.notes += notes
-        if table.lost_events:
-            self.notes.append(f"{table.lost_events} process events were lost: some frames may lack a name")
+        self.notes += [*gap_notes(table, counts.stats, self.tracker.binaries.unopened), *notes]
         return Capture(
             samples=counts.samples,
             stacks=counts.stacks,
@@ -146,16 +145,16 @@ class CpuSampler:
         before_ns, state.enabled_ns = state.enabled_ns, perf_event.event_times(state.event_fd).enabled_ns
         return state.enabled_ns == before_ns
 
-    def _begin_later(self, cpu: int, idle: dict[int, int]) -> None:
+    def _begin_later(self, cpu: int, idle: dict[int, int], what: str = "came online") -> None:
         try:
             self.tracker.add_cpu(cpu)
             if not self._wanted_cpus or cpu in self._wanted_cpus:
                 self._attach(cpu, idle.get(cpu, 0))
         except (OSError, ProfilerError) as error:
             self._refused_cpus.add(cpu)
-            self.notes.append(f"CPU {cpu} came online and could not be sampled: {error}")
+            self.notes.append(f"CPU {cpu} {what} and could not be sampled: {error}")
             return
-        self.notes.append(f"CPU {cpu} came online during the capture")
+        self.notes.append(f"CPU {cpu} {what} during the capture")
 
     def _detach(self, cpu: int, idle: dict[int, int]) -> None:
         state = self._cpus.pop(cpu)
@@ -164,16 +163,6 @@ class CpuSampler:
             count -= max(idle.get(cpu, state.idle_before_ns) - state.idle_before_ns, 0)
         self._expected_ticks += max(count, 0) / self.settings.period
         self._engine.detach(cpu)
-
-    def _note_gaps(self, table: ProcessTable, stats: Stats) -> None:
-        gaps = (
-            (table.lost_events, "process events were lost: frames of some processes may be missing or wrong"),
-            (table.dropped, "ended processes were forgotten to bound memory: their frames have no name"),
-            (stats.execs_missed, "execs could not be noted: some frames may be of the image before"),
-            (stats.forks_missed, "child processes could not be followed: too many at once"),
-            (self.tracker.binaries.unopened, "binaries could not be held open: the limit is reached"),
-        )
-        self.notes += [f"{number} {what}" for number, what in gaps if number]
 
     def _quality(self, counts: Counts) -> Quality:
         stats = counts.stats
@@ -239,6 +228,18 @@ class CpuSampler:
         )
         period_ns = NS_PER_SECOND // frequency_hz
         return replace(settings, event="cpu-clock", period=period_ns, frequency_hz=frequency_hz)
+
+
+def gap_notes(table: ProcessTable, stats: Stats, unopened: int) -> list[str]:
+    """Return what is missing of what processes did, one sentence each; nothing where nothing is."""
+    gaps = (
+        (table.lost_events, "process events were lost: frames of some processes may be missing or wrong"),
+        (table.dropped, "ended processes were forgotten to bound memory: their frames have no name"),
+        (stats.execs_missed, "execs could not be noted: some frames may be of the image before"),
+        (stats.forks_missed, "child processes could not be followed: too many at once"),
+        (unopened, "binaries could not be held open: the limit on open files is reached"),
+    )
+    return [f"{number} {what}" for number, what in gaps if number]
 
 
 def default_period(event: str, frequency_hz: int) -> int:

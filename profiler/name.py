@@ -77,6 +77,11 @@ def is_unnamed(frame: Frame) -> bool:
     )
 
 
+def is_unnamed_kernel(frame: Frame) -> bool:
+    """Return whether a kernel frame found no symbol although addresses are not hidden."""
+    return _is_kernel(frame) and frame.name.startswith("[kernel+")
+
+
 class _Naming:
     """Requests for the worker, and its answers put back into the frames."""
 

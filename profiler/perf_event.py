@@ -25,9 +25,9 @@ FORMAT_TOTAL_TIME_ENABLED = 1
 SAMPLE_TID, SAMPLE_TIME, SAMPLE_CPU = 1 << 1, 1 << 2, 1 << 7
 
 # perf_event_attr's one-bit fields, by their position.
-DISABLED, EXCLUDE_KERNEL, MMAP, COMM = 1 << 0, 1 << 5, 1 << 8, 1 << 9
+DISABLED, MMAP, COMM = 1 << 0, 1 << 8, 1 << 9
 TASK, WATERMARK, SAMPLE_ID_ALL = 1 << 13, 1 << 14, 1 << 18
-MMAP2, COMM_EXEC, USE_CLOCKID, KSYMBOL, BUILD_ID = 1 << 23, 1 << 24, 1 << 25, 1 << 29, 1 << 34
+MMAP2, COMM_EXEC, USE_CLOCKID, BUILD_ID = 1 << 23, 1 << 24, 1 << 25, 1 << 34
 
 
 class EventType(NamedTuple):
@@ -127,7 +127,7 @@ def sampling_attr(event_name: str, period: int) -> PerfEventAttr:
 def sideband_attr(*, watermark_bytes: int, build_ids: bool) -> PerfEventAttr:
     """Return the attributes of the event that only reports forks, execs, mappings and exits."""
     flags = DISABLED | MMAP | MMAP2 | COMM | COMM_EXEC | TASK | WATERMARK | SAMPLE_ID_ALL | USE_CLOCKID
-    flags |= KSYMBOL | (BUILD_ID if build_ids else 0)
+    flags |= BUILD_ID if build_ids else 0
     return PerfEventAttr(
         type=TYPE_SOFTWARE,
         config=COUNT_SW_DUMMY,

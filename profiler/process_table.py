@@ -15,7 +15,6 @@ from pyprof.profiler.sideband import (
     ExecEvent,
     ExitEvent,
     ForkEvent,
-    KernelSymbolEvent,
     LostEvent,
     MapEvent,
     ProcessEvent,
@@ -122,7 +121,6 @@ class ProcessTable:
         self._max_ended = max_ended
         self.lost_events = 0  # side-band records that the ring had no room for
         self.dropped = 0  # ended processes that were forgotten to bound memory
-        self.kernel_symbols_changed = False
 
     def apply(self, event: ProcessEvent | Snapshot) -> None:
         if getattr(event, "pid", None) in OUTSIDE_PIDS:
@@ -140,8 +138,6 @@ class ProcessTable:
                 self._apply_snapshot(event)
             case LostEvent(_, records):
                 self.lost_events += records
-            case KernelSymbolEvent():
-                self.kernel_symbols_changed = True
 
     def find(self, pid: int, start_ns: int, exec_ns: int) -> Image | None:
         """Return the image that a sample was taken in.

@@ -21,7 +21,7 @@ WATERMARK_BYTES = 2048  # about one exec's records: soon enough to open its file
 HEAD_AT = 1024  # perf_event_mmap_page.data_head, and .data_tail behind it
 
 RECORD_LOST, RECORD_COMM, RECORD_EXIT, RECORD_FORK = 2, 3, 4, 7
-RECORD_MMAP2, RECORD_KSYMBOL = 10, 17
+RECORD_MMAP2 = 10
 MISC_COMM_EXEC, MISC_MMAP_BUILD_ID = 1 << 13, 1 << 14
 PROT_EXEC = 4
 
@@ -69,13 +69,7 @@ class LostEvent(NamedTuple):
     records: int
 
 
-class KernelSymbolEvent(NamedTuple):
-    """The kernel's symbols changed: a BPF program or module came or went."""
-
-    time_ns: int
-
-
-ProcessEvent = ForkEvent | ExecEvent | MapEvent | ExitEvent | LostEvent | KernelSymbolEvent
+ProcessEvent = ForkEvent | ExecEvent | MapEvent | ExitEvent | LostEvent
 
 
 class Ring:
@@ -142,8 +136,6 @@ def _parse(kind: int, misc: int, body: bytes) -> ProcessEvent | None:
         return ExecEvent(time_ns, struct.unpack_from("=I", body)[0])
     if kind == RECORD_LOST:
         return LostEvent(time_ns, struct.unpack_from("=QQ", body)[1])
-    if kind == RECORD_KSYMBOL:
-        return KernelSymbolEvent(time_ns)
     return None
 
 

@@ -1,7 +1,6 @@
 """`pyprof cpu`: where the CPU time goes."""
 
 import os
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +187,6 @@ class _Names:
 
     def __init__(self, *, wants_user_names: bool) -> None:
         self._wants_user_names = wants_user_names
-        self._load_kernel: Callable[[], Any] | None = None
         self._kernel: Any = None
 
     def load_kernel(self) -> None:
@@ -204,11 +202,19 @@ class _Names:
     def named(self, unnamed: "Unnamed", interrupts: "Interrupts") -> "Profile":
         """Return the profile with names; a second signal keeps the addresses that have none yet."""
         from pyprof.profiler.interrupts import SymbolsSkipped
-        from pyprof.profiler.name import with_build_ids, with_kernel_names, with_user_names
+        from pyprof.profiler.name import (
+            is_unnamed_kernel,
+            with_build_ids,
+            with_kernel_names,
+            with_user_names,
+        )
 
         if self._kernel is None:
             self.load_kernel()
         profile = with_kernel_names(unnamed.profile, self._kernel)
+        if any(map(is_unnamed_kernel, profile.frames)):  # a BPF program or module came meanwhile
+            self.load_kernel()
+            profile = with_kernel_names(profile, self._kernel)
         look_up = with_user_names if self._wants_user_names else with_build_ids
         try:
             with interrupts.skipping_symbols():

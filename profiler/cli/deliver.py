@@ -29,7 +29,7 @@ def check(drawing: Drawing) -> None:
 def deliver(profile: Profile, drawing: Drawing, *, quiet: bool) -> None:
     """Write the profile where the drawing says.
 
-    Without a place: on a terminal a new SVG file and the hottest functions, else folded stacks.
+    Without a place: on a terminal a new SVG file, the hottest functions and stacks, else folded stacks.
     A profile that cannot be written is kept in a temporary folder.
     """
     is_terminal = sys.stdout.isatty()
@@ -56,9 +56,13 @@ def _new_file(profile: Profile, drawing: Drawing) -> str:
 
 
 def _hottest(profile: Profile) -> str:
+    import shutil
+
+    from pyprof.render.hottest import hottest_text
     from pyprof.render.top import top_text
 
-    return top_text(profile, limit=HOTTEST_ROWS)
+    stacks = hottest_text(profile, width=shutil.get_terminal_size().columns)
+    return f"{top_text(profile, limit=HOTTEST_ROWS)}\n{stacks}"
 
 
 def _kept(profile: Profile, error: ProfilerError) -> ProfilerError:

@@ -84,8 +84,8 @@ def test_flags_have_the_bits_of_the_kernels_header() -> None:
     known = {
         name: getattr(perf_event, name.upper())
         for name in (
-            *("disabled", "exclude_kernel", "mmap", "comm", "task", "watermark", "sample_id_all", "mmap2"),
-            *("comm_exec", "ksymbol", "build_id"),
+            *("disabled", "mmap", "comm", "task", "watermark", "sample_id_all", "mmap2"),
+            *("comm_exec", "build_id"),
         )
     }
     known["use_clockid"] = perf_event.USE_CLOCKID

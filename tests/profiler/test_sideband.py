@@ -9,7 +9,6 @@ from pyprof.profiler.sideband import (
     ExecEvent,
     ExitEvent,
     ForkEvent,
-    KernelSymbolEvent,
     LostEvent,
     MapEvent,
     ProcessEvent,
@@ -76,9 +75,9 @@ def test_lost_records_are_counted() -> None:
     assert only(record(2, struct.pack("=QQ", 5, 42))) == LostEvent(TIME_NS, 42)
 
 
-def test_changed_kernel_symbols_are_told() -> None:
-    body = struct.pack("=QIHH8s", 0xFFFF0000, 100, 1, 0, b"bpf_x\0\0\0")
-    assert only(record(17, body)) == KernelSymbolEvent(TIME_NS)
+def test_record_of_another_kind_is_passed_over() -> None:
+    fork = record(7, struct.pack("=IIIIQ", 8, 7, 8, 7, TIME_NS))
+    assert list(parse_records(record(99, bytes(16)) + fork)) == [ForkEvent(TIME_NS, 8, 7)]
 
 
 def test_cut_record_ends_the_parse() -> None:

@@ -95,6 +95,7 @@ def test_full_stack_map_keeps_the_weight(capture, sample) -> None:  # type: igno
         if any(name.startswith("[lost: ") for name in names)
     )
     assert sum(lost.values()) > 100
+    assert sum(lost.values()) <= captured.profile.total  # no sample is lost twice
     assert noted >= lost.get("count map full", 0)
     assert_adds_up(captured.profile)
     assert captured.result.returncode == 4

@@ -201,6 +201,7 @@ def test_terminal_gets_a_picture_the_hottest_functions_and_progress(pyprof_path,
     text = shown.decode()
     assert re.search(r"\d+s/2s [\d,]+ samples, lost 0; Ctrl-C to stop", text)
     assert re.search(r"self %.*\n.*spin", text)
+    assert re.search(r"hottest stacks.*\n.*%  shares  spin < hot < main", text)
     (picture,) = Path(tmp_path).glob("pyprof-cpu-*.svg")
     assert picture.name in text.replace("\r\n", "")
 

@@ -36,11 +36,17 @@ def test_program_that_execs_is_named_by_each_image_in_its_time(capture, sample) 
     assert share_with(captured.names("burst_static"), "burst_work") > 0.9
 
 
-def test_prefix_of_many_processes_does_not_hide_a_late_child(capture, sample) -> None:
-    """More children than the filter has room for: those that ended make room."""
-    script = f"i=0; while [ $i -lt 400 ]; do (:); i=$((i+1)); done; {sample('burst_static')} 300"
-    captured = capture("-F", "499", "--", "sh", "-c", script)
-    assert share_with(captured.names("burst_static"), "burst_work") > 0.9
+def test_child_after_17000_others_is_profiled_like_the_first(capture, sample) -> None:
+    """More children than the filter has room for (16,384): those that ended make room."""
+    captured = capture("-F", "199", "--", sample("forks"), "17000")
+    late = sum(value for names, value in captured.names("forks") if "late_child_work" in names)
+    assert late == pytest.approx(199, rel=0.15)
+    assert not any("could not be followed" in note for note in captured.profile.provenance.notes)
+
+
+def test_page_mapped_anew_does_not_hide_the_rest_of_the_text(capture, sample) -> None:
+    captured = capture("-F", "499", "--", sample("patched"), "1")
+    assert share_with(captured.names("patched"), "caller_of_spin") > 0.9
 
 
 def test_carriage_return_in_a_path_is_just_a_character(capture, sample, tmp_path, background) -> None:

@@ -18,15 +18,15 @@ NO_CAPABILITY = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 
 
 @pytest.fixture
-def absent_for_a_while() -> Iterator[threading.Thread]:
-    """Return a thread, not started yet, that takes CPU 1 away for two seconds."""
+def absent(request: pytest.FixtureRequest) -> Iterator[threading.Thread]:
+    """Return a thread, not started yet, that takes CPU 1 away for some seconds."""
     if not SWITCH.exists():
         pytest.skip("CPU 1 cannot be taken offline here")
 
     def take_away() -> None:
         time.sleep(1)
         SWITCH.write_text("0")
-        time.sleep(2)
+        time.sleep(request.param)
         SWITCH.write_text("1")
 
     thread = threading.Thread(target=take_away)
@@ -35,10 +35,21 @@ def absent_for_a_while() -> Iterator[threading.Thread]:
     SWITCH.write_text("1")
 
 
-def test_cpu_that_goes_and_comes_is_followed(capture, background, sample, absent_for_a_while) -> None:
+@pytest.mark.parametrize("absent", [0.1], indirect=True)
+def test_cpu_that_was_away_for_a_moment_is_sampled_again(capture, background, sample, absent) -> None:
     background(sample("shares"), "30")
     background(sample("shares"), "30")
-    absent_for_a_while.start()
+    absent.start()
+    captured = capture("-F", "199", "6")
+    assert "CPU 1 was offline for a moment during the capture" in captured.profile.provenance.notes
+    assert captured.profile.total >= 0.7 * 2 * 6 * 199  # one CPU alone gives half
+
+
+@pytest.mark.parametrize("absent", [2], indirect=True)
+def test_cpu_that_goes_and_comes_is_followed(capture, background, sample, absent) -> None:
+    background(sample("shares"), "30")
+    background(sample("shares"), "30")
+    absent.start()
     captured = capture("-F", "199", "6")
     quality = captured.profile.quality
     assert "CPU 1 went offline during the capture" in captured.profile.provenance.notes
