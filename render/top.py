@@ -125,5 +125,5 @@ def _caption_lines(profile: Profile) -> list[str]:
 
 
 def _name_words(row: TopRow) -> str:
-    module = row.module or ("kernel" if row.kind is FrameKind.KERNEL else "")
+    module = row.module.strip("[]") or ("kernel" if row.kind is FrameKind.KERNEL else "")
     return printable(f"{row.name} [{module}]" if module else row.name)

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Callable
 
-from pyprof.profiler.profile import Profile
+from pyprof.profiler.profile import Profile, ProfileSample
 from pyprof.render.flame import SEVERAL_MODULES
 from pyprof.render.top import TopRow, top_json, top_rows, top_text
-from pyprof.symbolize.frame import FrameKind
+from pyprof.symbolize.frame import Frame, FrameKind
 
 Build = Callable[..., Profile]
 
@@ -67,3 +67,9 @@ def test_json_holds_rows_and_caption(web_server: Profile) -> None:
     assert data["rows"] == [main]
     assert data["total"] == 100
     assert data["by"] == "total"
+
+
+def test_kernel_is_in_one_pair_of_brackets() -> None:
+    frame = Frame("vfs_read", FrameKind.KERNEL, "[kernel]", 1)
+    profile = Profile(unit="samples", samples=(ProfileSample((0,), 1, "cat"),), frames=(frame,))
+    assert top_text(profile).splitlines()[-1].endswith("vfs_read [kernel]")
