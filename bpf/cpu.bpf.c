@@ -13,6 +13,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#define COPIES_BYTES (4 << 20)
 #define MAX_PIDNS_LEVEL 32 /* include/linux/pid_namespace.h */
 #define NS_PER_TICK 10000000ULL /* USER_HZ is 100 on every architecture we build for */
 
@@ -62,13 +63,35 @@ struct {
 	__uint(value_size, sizeof(__u32));
 } cgroup SEC(".maps");
 
-/* When a process began its program image, CLOCK_BOOTTIME ns; kept with its main thread. */
+/* Kept with a process's main thread. */
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, __u64);
+	__type(value, struct image);
 } images SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096); /* set before load */
+} copies SEC(".maps");
+
+/* Where a copy is put together; one for each CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* set before load */
+	__type(key, __u32);
+	__type(value, struct copied_sample);
+} copy_rooms SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} verify_turns SEC(".maps");
+
+#include "unwind.bpf.h"
 
 static __always_inline void add_stat(__u32 index)
 {
@@ -200,7 +223,7 @@ static __always_inline bool in_user_mode(struct bpf_perf_event_data *ctx)
 }
 
 /* The id of the current stack: the user's for BPF_F_USER_STACK, the kernel's for 0. */
-static __always_inline __u64 walk(struct bpf_perf_event_data *ctx, __u64 flags)
+static __always_inline __u64 walk_by_kernel(struct bpf_perf_event_data *ctx, __u64 flags)
 {
 	__u32 zero = 0;
 	struct stack *stack = bpf_map_lookup_elem(&scratch, &zero);
@@ -247,13 +270,86 @@ static __always_inline void note_outcome(const struct sample_key *key, bool coun
 		add_stat(STAT_UNREADABLE);
 }
 
+/*
+ * Hand the sample over to user space, with its registers and so much of its stack, up to the first page that
+ * cannot be read. 0 when there is no room.
+ */
+__noinline __u32 copy_stack(__u32 most_bytes)
+{
+	__u32 cpu = bpf_get_smp_processor_id(), bytes = 0, piece;
+	struct copied_sample *sample = bpf_map_lookup_elem(&copy_rooms, &cpu);
+	struct walk *walk = this_walk();
+
+	if (!sample || !walk)
+		return 0;
+	__builtin_memcpy(sample->copy.registers, walk->registers, sizeof(walk->registers));
+	piece = 4096 - (walk->registers[DWARF_RSP] & 4095);
+	for (int i = 0; i < COPY_BYTES / 4096; i++) {
+		__u32 at = bytes;
+
+		asm volatile("%0 &= 32767" : "+r"(at));
+		asm volatile("%0 &= 8191" : "+r"(piece));
+		if (piece > 4096 || at >= most_bytes ||
+		    bpf_probe_read_user(sample->copy.stack + at, piece,
+					(void *)(walk->registers[DWARF_RSP] + at)))
+			break;
+		bytes = at + piece;
+		piece = 4096;
+	}
+	sample->copy.bytes = bytes;
+	asm volatile("%0 &= 65535" : "+r"(bytes));
+	if (bytes > COPY_BYTES)
+		bytes = COPY_BYTES;
+	return !bpf_ringbuf_output(&copies, sample, offsetof(struct copied_sample, copy.stack) + bytes, 0);
+}
+
+static __always_inline bool hand_over(const struct sample_key *key, __u32 most_bytes)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct copied_sample *sample = bpf_map_lookup_elem(&copy_rooms, &cpu);
+
+	if (!sample)
+		return false;
+	sample->key = *key;
+	return copy_stack(most_bytes);
+}
+
+/* Whether perf is to write a record of this sample too, with its own copy of registers and stack. */
+static __always_inline bool is_to_be_verified(const struct sample_key *key)
+{
+	__u32 zero = 0;
+	__u64 *taken;
+
+	if (!settings.verify_stride || key->user_end == END_BY_KERNEL || key->user_end == END_NOT_READY)
+		return false;
+	taken = bpf_map_lookup_elem(&verify_turns, &zero);
+	return taken && (*taken)++ % settings.verify_stride == 0;
+}
+
+/* Put the user stack's id, and how its walk ended, into the key. */
+static __always_inline void walk_user_stack(struct bpf_perf_event_data *ctx, struct task_struct *task,
+					    const struct image *image, struct sample_key *key)
+{
+	struct walk *walk = this_walk();
+
+	if (settings.unwind_tables && walk && unwind_begin(walk, task)) {
+		key->user_end = unwind_user_stack(walk, key->pid, key->start_ns, image, settings.max_depth);
+		if (walk->depth)
+			key->user_stack = stack_id(walk->depth);
+	} else {
+		key->user_stack = walk_by_kernel(ctx, BPF_F_USER_STACK);
+	}
+	if (key->user_stack == STACK_NONE)
+		key->user_stack = STACK_UNREADABLE;
+}
+
 SEC("perf_event")
 int sample_cpu(struct bpf_perf_event_data *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_struct *leader = task->group_leader;
 	struct sample_key key = {};
-	__u64 *image_ns;
+	struct image *image;
 	__u32 tid;
 
 	add_stat(STAT_TAKEN);
@@ -275,18 +371,21 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 	if (settings.per_thread)
 		key.tid = tid;
 	key.start_ns = leader->start_boottime;
-	image_ns = bpf_task_storage_get(&images, leader, NULL, 0);
-	if (image_ns)
-		key.image_ns = *image_ns;
-	if (settings.user_stacks && task->mm) {
-		key.user_stack = walk(ctx, BPF_F_USER_STACK);
-		if (key.user_stack == STACK_NONE)
-			key.user_stack = STACK_UNREADABLE;
-	}
+	image = bpf_task_storage_get(&images, leader, NULL, 0);
+	if (image)
+		key.image_ns = image->since_ns;
 	if (settings.kernel_stacks && !in_user_mode(ctx))
-		key.kernel_stack = walk(ctx, 0);
+		key.kernel_stack = walk_by_kernel(ctx, 0);
+	if (settings.user_stacks && task->mm) {
+		walk_user_stack(ctx, task, image, &key);
+		if (key.user_end == END_NOT_READY && hand_over(&key, COPY_BYTES)) {
+			add_stat(STAT_COUNTED);
+			add_stat(STAT_COPIED);
+			return 0;
+		}
+	}
 	note_outcome(&key, count(&key));
-	return 0;
+	return is_to_be_verified(&key) && hand_over(&key, 0);
 }
 
 /* The children of a profiled process are profiled too. Loaded only for a launched command. */
@@ -321,13 +420,15 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(note_exec, struct task_struct *task, int old_pid, struct linux_binprm *binprm)
 {
 	struct target *target;
-	__u64 *image_ns = bpf_task_storage_get(&images, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct image *image = bpf_task_storage_get(&images, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	__u32 pid;
 
-	if (image_ns)
-		*image_ns = bpf_ktime_get_boot_ns();
-	else
+	if (image) {
+		image->previous_ns = image->since_ns;
+		image->since_ns = bpf_ktime_get_boot_ns();
+	} else {
 		add_stat(STAT_EXECS_MISSED);
+	}
 	pid = visible_pid(task);
 	target = bpf_map_lookup_elem(&targets, &pid);
 	if (target)

@@ -6,6 +6,8 @@
 #ifndef PYPROF_CPU_H
 #define PYPROF_CPU_H
 
+#include "unwind.h"
+
 #define MAX_FRAMES 127 /* kernel.perf_event_max_stack's default */
 #define COMM_BYTES 16
 
@@ -23,8 +25,10 @@ struct cpu_settings {
 	__u8 user_stacks;
 	__u8 kernel_stacks;
 	__u8 include_idle;
-	__u8 per_thread; /* keep tids apart */
-	__u8 padding[6];
+	__u8 per_thread;     /* keep tids apart */
+	__u8 unwind_tables;  /* walk user stacks along unwind tables, not frame pointers */
+	__u8 padding[1];
+	__u32 verify_stride; /* hand over each so-manieth sample for a second walk; 0: none */
 	char comm[COMM_BYTES];
 };
 
@@ -42,13 +46,28 @@ struct sample_key {
 	__u64 kernel_stack;
 	__u32 pid;
 	__u32 tid; /* 0 unless per_thread */
+	__u32 user_end; /* enum unwind_end */
+	__u32 padding;
 	char comm[COMM_BYTES];
+};
+
+/* A sample that user space walks. Its `user_end` is END_NOT_READY, or that of the walk to verify, which is
+ * counted too. */
+struct copied_sample {
+	struct sample_key key;
+	struct stack_copy copy;
 };
 
 struct stack {
 	__u32 depth;
 	__u32 padding;
 	__u64 addresses[MAX_FRAMES]; /* leaf first */
+};
+
+/* When a process began its program image, and the one before; CLOCK_BOOTTIME ns. */
+struct image {
+	__u64 since_ns;
+	__u64 previous_ns; /* 0: before the capture */
 };
 
 /* A process or thread that is profiled. start_ticks, in 1/100 s since boot, tells it from a later
@@ -70,6 +89,7 @@ enum cpu_stat {
 	STAT_LOST_STACKS,   /* of the counted: `stacks` had no room for one of its stacks */
 	STAT_COLLISIONS,    /* of the counted: the hash of one of its stacks was taken by another */
 	STAT_UNREADABLE,    /* of the counted: the user stack could not be walked */
+	STAT_COPIED,	    /* of the counted: in no map, but handed over to be walked in user space */
 	STAT_FORKS_MISSED,  /* `targets` was full: a child of the command is not profiled */
 	STAT_EXECS_MISSED,  /* no memory to note an execve: its samples may be named by the old image */
 	STAT_COUNT,

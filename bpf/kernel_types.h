@@ -34,6 +34,14 @@ struct pid {
 
 struct mm_struct;
 
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8;
+	unsigned long ax, cx, dx, si, di, ip, sp;
+	unsigned short cs; /* 2 bytes of it mean something */
+};
+#endif
+
 struct task_struct {
 	unsigned int flags;
 	int pid;

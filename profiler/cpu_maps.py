@@ -6,19 +6,20 @@ import struct
 from pyprof.profiler.capture import Sample
 from pyprof.profiler.engine import Stats, Target
 from pyprof.profiler.proc import pid_namespace
-from pyprof.profiler.settings import COMM_BYTES, MAX_FRAMES, Settings
+from pyprof.profiler.settings import COMM_BYTES, MAX_FRAMES, Settings, Unwind
 
 STAT_NAMES = Stats._fields  # enum cpu_stat, in order
 
-_SETTINGS = struct.Struct(f"=3I10B6x{COMM_BYTES}s")
-_SAMPLE_KEY = struct.Struct(f"=4Q2I{COMM_BYTES}s")
+_SETTINGS = struct.Struct(f"=3I11BxI{COMM_BYTES}s")
+_SAMPLE_KEY = struct.Struct(f"=4Q3I4x{COMM_BYTES}s")
 _TARGET = struct.Struct("=QI4x")
 _STACK = struct.Struct(f"=I4x{MAX_FRAMES}Q")
 _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
 _STACK_HEADER_BYTES = 8
+SAMPLE_KEY_BYTES = _SAMPLE_KEY.size
 
 
-def settings_image(settings: Settings, self_pid: int) -> bytes:
+def settings_image(settings: Settings, self_pid: int, cpus: int = 1) -> bytes:
     """Return struct cpu_settings."""
     targets = settings.targets
     return _SETTINGS.pack(
@@ -35,6 +36,8 @@ def settings_image(settings: Settings, self_pid: int) -> bytes:
         settings.kernel_stacks,
         targets.idle,
         settings.per_thread,
+        settings.unwind is Unwind.TABLES,
+        settings.verify_stride(cpus),
         os.fsencode(targets.comm)[: COMM_BYTES - 1],
     )
 
@@ -46,9 +49,9 @@ def target_entry(target: Target) -> tuple[bytes, bytes]:
 
 def parse_sample(key: bytes, value: bytes) -> Sample:
     """Return one entry of `counts`."""
-    start_ns, image_ns, user_stack, kernel_stack, pid, tid, comm = _SAMPLE_KEY.unpack(key)
+    start_ns, image_ns, user_stack, kernel_stack, pid, tid, user_end, comm = _SAMPLE_KEY.unpack(key)
     name = comm.split(b"\0", 1)[0]
-    return Sample(pid, tid, start_ns, image_ns, name, user_stack, kernel_stack, parse_u64(value))
+    return Sample(pid, tid, start_ns, image_ns, name, user_stack, kernel_stack, parse_u64(value), user_end)
 
 
 def parse_stack(value: bytes) -> tuple[int, ...]:

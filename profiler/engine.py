@@ -5,10 +5,14 @@ target (bcc); the captures know only this Protocol.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pyprof.profiler.capture import Sample
 from pyprof.profiler.settings import Settings
+
+if TYPE_CHECKING:
+    from pyprof.profiler.copies import Copies
+    from pyprof.profiler.unwind_maps import UnwindMaps
 
 
 class Target(NamedTuple):
@@ -31,6 +35,7 @@ class Stats(NamedTuple):
     lost_stacks: int
     collisions: int
     unreadable: int
+    copied: int
     forks_missed: int
     execs_missed: int
 
@@ -57,6 +62,14 @@ class SamplingEngine(Protocol):
 
     def add_targets(self, targets: Sequence[Target]) -> None:
         """Let these processes, or threads, through the filter."""
+        ...
+
+    def unwind_maps(self) -> "UnwindMaps":
+        """Return the maps that the walk of user stacks reads; after `load` with Unwind.TABLES."""
+        ...
+
+    def copies(self) -> "Copies":
+        """Return where samples arrive that user space is to walk; after `load` with Unwind.TABLES."""
         ...
 
     def attach(self, cpu: int, event_fd: int) -> None:

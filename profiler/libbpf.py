@@ -9,7 +9,7 @@ Source: libbpf's bpf/libbpf.h and bpf/bpf.h (version 1.0 and later); bpf(2).
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from pyprof.profiler.errors import ProfilerError
@@ -33,6 +33,7 @@ def _note(level: int, form: bytes, arguments: int) -> int:
 
 
 _NOTE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_note)
+_RING_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
 class LibbpfError(ProfilerError):
@@ -89,6 +90,7 @@ class Library:
             "bpf_map__initial_value": (ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)),
             "bpf_program__attach": (ctypes.c_void_p,),
             "bpf_program__attach_perf_event": (ctypes.c_void_p, ctypes.c_int),
+            "ring_buffer__new": (ctypes.c_int, _RING_CALLBACK, ctypes.c_void_p, ctypes.c_void_p),
         }
         integers = {
             "bpf_object__load": (ctypes.c_void_p,),
@@ -102,14 +104,18 @@ class Library:
             "bpf_map_lookup_elem": (ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p),
             "bpf_map_update_elem": (ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64),
             "bpf_map_lookup_batch": (ctypes.c_int, *[ctypes.c_void_p] * 6),
+            "bpf_map_delete_elem": (ctypes.c_int, ctypes.c_char_p),
+            "ring_buffer__consume": (ctypes.c_void_p,),
+            "ring_buffer__epoll_fd": (ctypes.c_void_p,),
         }
         for name, arguments in pointers.items():
             getattr(self.calls, name).argtypes = arguments
             getattr(self.calls, name).restype = ctypes.c_void_p
         for name, arguments in integers.items():
             getattr(self.calls, name).argtypes = arguments
-        self.calls.bpf_object__close.argtypes = (ctypes.c_void_p,)
-        self.calls.bpf_object__close.restype = None
+        for name in ("bpf_object__close", "ring_buffer__free"):
+            getattr(self.calls, name).argtypes = (ctypes.c_void_p,)
+            getattr(self.calls, name).restype = None
 
 
 class Map:
@@ -132,6 +138,10 @@ class Map:
         result = self._library.calls.bpf_map_update_elem(self.fd, key, value, 0)
         if result < 0:
             raise self._library.error(f"cannot write BPF map {self.name}", result)
+
+    def delete(self, key: bytes) -> None:
+        """Remove one entry; one that is not there is no error."""
+        self._library.calls.bpf_map_delete_elem(self.fd, key)
 
     def per_cpu_values(self, key: bytes) -> list[bytes]:
         """Return the value of each possible CPU, in CPU order. Raises: LibbpfError."""
@@ -192,6 +202,36 @@ class Map:
             )
 
 
+class RingBuffer:
+    """A BPF ring buffer, read by this process. Raises: LibbpfError from the constructor."""
+
+    def __init__(self, library: Library, ring: Map) -> None:
+        self._library = library
+        self._take: Callable[[bytes], object] = len
+        self._callback = _RING_CALLBACK(self._on_record)  # the library keeps no reference
+        self._handle = library.calls.ring_buffer__new(ring.fd, self._callback, None, None)
+        if not self._handle:
+            raise library.error(f"cannot read BPF ring {ring.name}", ctypes.get_errno())
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when records wait."""
+        return int(self._library.calls.ring_buffer__epoll_fd(self._handle))
+
+    def consume(self, take: Callable[[bytes], object]) -> None:
+        """Call `take` with each record that waits, oldest first."""
+        self._take = take
+        self._library.calls.ring_buffer__consume(self._handle)
+
+    def close(self) -> None:
+        if self._handle:
+            self._library.calls.ring_buffer__free(self._handle)
+            self._handle = None
+
+    def _on_record(self, context: int, address: int, size_bytes: int) -> int:
+        self._take(ctypes.string_at(address, size_bytes))
+        return 0
+
+
 class BpfObject:
     """A BPF object file: opened, set up, loaded, attached, closed in that order.
 
@@ -233,6 +273,9 @@ class BpfObject:
 
     def map(self, name: str) -> Map:
         return Map(self._library, self._map(name), name)
+
+    def ring(self, name: str) -> RingBuffer:
+        return RingBuffer(self._library, self.map(name))
 
     def attach(self, program_name: str) -> None:
         """Attach a program to the hook that its section names."""

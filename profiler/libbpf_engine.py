@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pyprof.profiler import cpu_maps
+from pyprof.profiler.copies import RING_BYTES, Copies
 from pyprof.profiler.engine import Counts, Stats, Target
 from pyprof.profiler.errors import ExitCode, ProfilerError
-from pyprof.profiler.libbpf import BpfObject, LibbpfError, Library
-from pyprof.profiler.settings import Settings
+from pyprof.profiler.libbpf import BpfObject, LibbpfError, Library, RingBuffer
+from pyprof.profiler.settings import Settings, Unwind
+from pyprof.profiler.unwind_maps import MAP_ENTRIES, UnwindMaps
 
 OBJECTS = Path(__file__).resolve().parent.parent / "bpf" / "objects"
 SAMPLE, NOTE_EXEC = "sample_cpu", "note_exec"
@@ -23,6 +25,7 @@ class LibbpfEngine:
     def __init__(self, *, objects: Path = OBJECTS) -> None:
         self._library = Library()
         self._object: BpfObject | None = None
+        self._ring: RingBuffer | None = None
         self._path = objects / platform.machine() / "cpu.bpf.o"
         self._links: dict[int, int] = {}  # CPU: link
 
@@ -37,7 +40,7 @@ class LibbpfEngine:
                 + ", ".join(sorted(path.parent.name for path in self._path.parents[1].glob("*/cpu.bpf.o")))
             )
         program = self._object = BpfObject(self._library, str(self._path))
-        program.set_rodata(cpu_maps.settings_image(settings, self_pid))
+        program.set_rodata(cpu_maps.settings_image(settings, self_pid, cpus))
         room = settings.stack_room(cpus)
         program.set_max_entries("stacks", room)
         program.set_max_entries("counts", room)
@@ -46,6 +49,12 @@ class LibbpfEngine:
         if not settings.command:
             for name in FOLLOW_COMMAND:
                 program.leave_out(name)
+        walks = settings.unwind is Unwind.TABLES
+        for name, entries in MAP_ENTRIES.items() if walks else ():
+            program.set_max_entries(name, entries)
+        if walks:
+            program.set_max_entries("copies", RING_BYTES)
+            program.set_max_entries("copy_rooms", self._library.possible_cpus)
         program.load()
         if settings.targets.cgroup:
             self._set_cgroup(program, settings.targets.cgroup)
@@ -57,6 +66,13 @@ class LibbpfEngine:
         entries = self._loaded.map("targets")
         for target in targets:
             entries.update(*cpu_maps.target_entry(target))
+
+    def unwind_maps(self) -> UnwindMaps:
+        return UnwindMaps({name: self._loaded.map(name) for name in MAP_ENTRIES})
+
+    def copies(self) -> Copies:
+        self._ring = self._loaded.ring("copies")
+        return Copies(self._ring)
 
     def attach(self, cpu: int, event_fd: int) -> None:
         self._links[cpu] = self._loaded.attach_perf_event(SAMPLE, event_fd)
@@ -86,6 +102,9 @@ class LibbpfEngine:
         return Counts(tuple(samples), stacks, self.stats())
 
     def close(self) -> None:
+        if self._ring:
+            self._ring.close()
+            self._ring = None
         if self._object:
             self._object.close()
             self._object = None

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pyprof.profiler.binaries import open_regular
+from pyprof.profiler.executables import VDSO
 from pyprof.profiler.interrupts import SymbolsSkipped
 from pyprof.profiler.profile import Mapping, Profile
-from pyprof.profiler.resolve import VDSO, Unnamed, offset_name
+from pyprof.profiler.resolve import Unnamed, offset_name
 from pyprof.symbolize.error import SymbolizeError
 from pyprof.symbolize.frame import NO_MAPPING, Frame, FrameKind
 from pyprof.symbolize.kallsyms import KernelSymbols

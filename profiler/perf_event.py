@@ -23,6 +23,7 @@ CLOCK_BOOTTIME = 7
 
 FORMAT_TOTAL_TIME_ENABLED = 1
 SAMPLE_TID, SAMPLE_TIME, SAMPLE_CPU = 1 << 1, 1 << 2, 1 << 7
+SAMPLE_REGS_USER, SAMPLE_STACK_USER = 1 << 12, 1 << 13
 
 # perf_event_attr's one-bit fields, by their position.
 DISABLED, MMAP, COMM = 1 << 0, 1 << 8, 1 << 9
@@ -122,6 +123,15 @@ def sampling_attr(event_name: str, period: int) -> PerfEventAttr:
         read_format=FORMAT_TOTAL_TIME_ENABLED,
         flags=DISABLED,
     )
+
+
+def with_user_copies(attr: PerfEventAttr, *, registers: int, stack_bytes: int) -> PerfEventAttr:
+    """Let the event's records carry the user registers in the mask `registers`, and the user stack."""
+    attr.sample_type |= SAMPLE_TID | SAMPLE_REGS_USER | SAMPLE_STACK_USER
+    attr.sample_regs_user = registers
+    attr.sample_stack_user = stack_bytes
+    attr.wakeup_watermark = 1  # wakeup_events: tell of each record
+    return attr
 
 
 def sideband_attr(*, watermark_bytes: int, build_ids: bool) -> PerfEventAttr:

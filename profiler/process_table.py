@@ -71,6 +71,15 @@ class Image:
             image = image._base
         return None
 
+    def files(self) -> list[FileMapping]:
+        """Return all mappings, ordered by start."""
+        if self._base is None:
+            return self._files
+        whole = Image(0)
+        for file in (*self._base.files(), *self._files):
+            whole.insert(file)
+        return whole._files
+
     def copy(self, since_ns: int) -> "Image":
         """Return the image of a child that is forked now."""
         if not self._files:
@@ -98,7 +107,18 @@ class Process:
     def __init__(self, earliest_ns: int, latest_ns: int, image: Image) -> None:
         self._earliest_ns = earliest_ns  # the start time lies between these two, both included
         self._latest_ns = latest_ns
+        self.has_ended = False
         self.images = [image]
+
+    @property
+    def start_range_ns(self) -> tuple[int, int]:
+        """Return the earliest and the latest time at which it may have started."""
+        return self._earliest_ns, self._latest_ns
+
+    @property
+    def exec_ns(self) -> int:
+        """Return the time of its last execve, 0 while it has its first image."""
+        return self.images[-1].since_ns if len(self.images) > 1 else 0
 
     def started_at(self, start_ns: int) -> bool:
         return self._earliest_ns <= start_ns <= self._latest_ns
@@ -119,12 +139,16 @@ class ProcessTable:
         self._generations: dict[int, list[Process]] = {}  # pid: oldest first
         self._ended: deque[tuple[int, Process]] = deque()
         self._max_ended = max_ended
+        self.changed: set[int] = set()  # processes that changed since the caller last emptied it
         self.lost_events = 0  # side-band records that the ring had no room for
         self.dropped = 0  # ended processes that were forgotten to bound memory
 
     def apply(self, event: ProcessEvent | Snapshot) -> None:
-        if getattr(event, "pid", None) in OUTSIDE_PIDS:
+        pid = getattr(event, "pid", None)
+        if pid in OUTSIDE_PIDS:
             return
+        if pid is not None:
+            self.changed.add(pid)
         match event:
             case MapEvent(_, pid, file):
                 self._current(pid, event.time_ns).images[-1].insert(file)
@@ -138,6 +162,11 @@ class ProcessTable:
                 self._apply_snapshot(event)
             case LostEvent(_, records):
                 self.lost_events += records
+
+    def living(self, pid: int) -> Process | None:
+        """Return the process that has this number now, None when it is not known or has ended."""
+        generations = self._generations.get(pid)
+        return generations[-1] if generations and not generations[-1].has_ended else None
 
     def find(self, pid: int, start_ns: int, exec_ns: int) -> Image | None:
         """Return the image that a sample was taken in.
@@ -175,6 +204,7 @@ class ProcessTable:
         generations = self._generations.get(pid)
         if not generations:
             return
+        generations[-1].has_ended = True
         self._ended.append((pid, generations[-1]))
         while len(self._ended) > self._max_ended:
             old_pid, process = self._ended.popleft()

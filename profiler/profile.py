@@ -42,6 +42,13 @@ class Loss(NamedTuple):
     kept: bool  # True: the value is in the profile under a [lost: ...] frame; False: it is in no stack
 
 
+class Truncation(NamedTuple):
+    """Samples whose user stack does not reach its outermost frame, and why."""
+
+    reason: str  # "page not resident"
+    value: int  # in Profile.unit
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
     """How complete a profile is. All numbers are in the profile's unit."""
@@ -52,6 +59,15 @@ class Quality:
     idle: int = 0  # the CPU was idle
     excluded: int = 0  # outside the filters, or pyprof itself
     losses: tuple[Loss, ...] = ()  # sorted by reason; zero values are left out
+    user_stacks: int = 0  # of the counted: those with a user stack
+    truncated: tuple[Truncation, ...] = ()  # of these: stacks known to end early, sorted by reason
+    verified: int = 0  # stacks that were walked a second time, in user space
+    agreed: int = 0  # of these: both walks found the same frames
+
+    @property
+    def complete(self) -> int:
+        """Return how many user stacks are not known to end early."""
+        return self.user_stacks - sum(truncation.value for truncation in self.truncated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +84,7 @@ class Provenance:
     kernel: str = ""  # release, as uname -r
     cpus: int = 0  # sampled CPUs
     engine: str = ""  # "libbpf 1.1"
+    unwind: str = ""  # how callers in user code were found: "dwarf", "fp"
     targets: str = ""  # "all processes", "pid 4057"
     version: str = ""  # of pyprof
     notes: tuple[str, ...] = ()  # one sentence each: what fell back, the exit status of the command

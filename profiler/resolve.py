@@ -4,13 +4,24 @@ Here the order of a stack flips, from leaf first as captured to root first as dr
 address becomes an address inside the call.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from pyprof.profiler.binaries import Binaries
 from pyprof.profiler.capture import (
+    END_BY_KERNEL,
+    END_COMPLETE,
+    END_COPY_CUT,
+    END_NO_MAPPING,
+    END_NO_PROGRESS,
+    END_NO_ROW,
+    END_NOT_READY,
+    END_NOT_RESIDENT,
+    END_UNSUPPORTED,
     STACK_COLLISION,
     STACK_MAP_FULL,
     STACK_NONE,
@@ -18,13 +29,14 @@ from pyprof.profiler.capture import (
     Capture,
     Sample,
 )
+from pyprof.profiler.executables import VDSO, Executable
 from pyprof.profiler.proc import FileMapping
 from pyprof.profiler.process_table import Image
-from pyprof.profiler.profile import Mapping, Profile, ProfileSample
+from pyprof.profiler.profile import Mapping, Profile, ProfileSample, Quality, Truncation
+from pyprof.profiler.unwind_maps import frame_word
 from pyprof.symbolize.frame import Frame, FrameKind
 from pyprof.symbolize.text import printable
 
-VDSO = "[vdso]"
 STACK_NOTES = {
     STACK_MAP_FULL: "[lost: stack map full]",
     STACK_UNREADABLE: "[user stack could not be read]",
@@ -32,6 +44,16 @@ STACK_NOTES = {
 }
 # A return address outside all executable memory: the callee does not keep frame pointers.
 BROKEN_NOTE = "[truncated: no frame pointers]"
+# Why the kernel's walk along unwind tables went no further.
+TRUNCATIONS = {
+    END_NO_ROW: "no unwind row",
+    END_NOT_RESIDENT: "page not resident",
+    END_UNSUPPORTED: "unwind rule not supported",
+    END_NO_PROGRESS: "stack pointer does not rise",
+    END_NO_MAPPING: "address in no mapping",
+    END_NOT_READY: "unwind tables not ready",
+    END_COPY_CUT: "stack larger than its copy",
+}
 COUNTS_FULL_NOTE = "[lost: count map full]"
 UNMAPPED_NAME = "[address in no mapping]"
 UNSEEN_NAME = "[process ended before it was seen]"
@@ -58,6 +80,7 @@ def unnamed_profile(capture: Capture, binaries: Binaries) -> Unnamed:
         )
         for sample in sorted(capture.samples)
     ]
+    quality = _with_stack_quality(capture, samples, frames)
     samples += _lost_counts(capture, frames)
     profile = Profile(
         unit="samples",
@@ -65,7 +88,7 @@ def unnamed_profile(capture: Capture, binaries: Binaries) -> Unnamed:
         frames=tuple(frames.frames),
         mappings=tuple(frames.mappings),
         provenance=capture.provenance,
-        quality=capture.quality,
+        quality=quality,
     )
     return Unnamed(profile, tuple(frames.descriptors), is_live=True)
 
@@ -78,8 +101,23 @@ def offset_name(path: str, offset: int) -> str:
 def _stack(capture: Capture, sample: Sample, frames: "_Frames") -> tuple[int, ...]:
     image = capture.processes.find(sample.pid, sample.start_ns, sample.image_ns or capture.execs_since_ns)
     unseen = UNSEEN_NAME if sample.pid else OUTSIDE_NAME
-    user = _half(capture, sample.user_stack, frames.of_image(image, unseen), frames)
+    if sample.user_end == END_BY_KERNEL:
+        user = _half(capture, sample.user_stack, frames.of_image(image, unseen), frames)
+    else:
+        user = _walked(capture, sample, frames.of_words(image, capture.executables, unseen), frames)
     return (*user, *_half(capture, sample.kernel_stack, frames.kernel, frames))
+
+
+def _walked(capture: Capture, sample: Sample, index_of: dict[int, int], frames: "_Frames") -> tuple[int, ...]:
+    """Return a user stack that was walked along unwind tables, root first."""
+    words = capture.stacks.get(sample.user_stack)
+    if words is None:
+        return (frames.note(STACK_NOTES.get(sample.user_stack, STACK_NOTES[STACK_MAP_FULL])),)
+    stack = [index_of[word] for word in reversed(words)]
+    if sample.user_end == END_COMPLETE:
+        return tuple(stack)
+    reason = TRUNCATIONS.get(sample.user_end, f"deeper than {capture.max_depth}")
+    return (frames.note(f"[truncated: {reason}]"), *stack)
 
 
 def _half(capture: Capture, stack_id: int, index_of: dict[int, int], frames: "_Frames") -> tuple[int, ...]:
@@ -96,6 +134,20 @@ def _half(capture: Capture, stack_id: int, index_of: dict[int, int], frames: "_F
     elif len(addresses) >= capture.max_depth:
         stack.append(frames.note(f"[truncated: deeper than {capture.max_depth}]"))
     return tuple(reversed(stack))
+
+
+def _with_stack_quality(capture: Capture, samples: list[ProfileSample], frames: "_Frames") -> Quality:
+    """Return the capture's quality with how whole the user stacks are, as the notes at their roots tell."""
+    user_stacks, truncated = 0, Counter[str]()
+    for sample, drawn in zip(sorted(capture.samples), samples, strict=True):
+        if sample.user_stack == STACK_NONE:
+            continue
+        user_stacks += sample.value
+        root = frames.frames[drawn.stack[0]]
+        if root.kind is FrameKind.NOTE:
+            truncated[root.name.strip("[]").removeprefix("truncated: ")] += sample.value
+    reasons = tuple(Truncation(reason, value) for reason, value in sorted(truncated.items()))
+    return replace(capture.quality, user_stacks=user_stacks, truncated=reasons)
 
 
 def _lost_counts(capture: Capture, frames: "_Frames") -> list[ProfileSample]:
@@ -136,11 +188,29 @@ class _Frames:
             self._images[key] = _IndexOfAddress(partial(self._user_index, image, unseen))
         return self._images[key]
 
+    def of_words(self, image: Image | None, executables: Sequence[Executable], unseen: str) -> dict[int, int]:
+        """Return the frames of frame words; addresses without a file are those of a program image."""
+        key = (id(image), "words")
+        if key not in self._images:
+            addresses = self.of_image(image, unseen)
+            self._images[key] = _IndexOfAddress(partial(self._word_index, executables, addresses))
+        return self._images[key]
+
     def note(self, text: str) -> int:
         return self._intern(Frame(text, FrameKind.NOTE))
 
     def _kernel_index(self, address: int) -> int:
         return self._intern(Frame("[kernel]", FrameKind.KERNEL, "[kernel]", address))
+
+    def _word_index(self, executables: Sequence[Executable], addresses: dict[int, int], word: int) -> int:
+        number, address = frame_word(word)
+        if number < 0:
+            return addresses[address]
+        executable = executables[number]
+        mapping = executable.mapping_at(address)
+        frame_mapping = self._mapping(mapping, executable.descriptor)
+        name = offset_name(mapping.path, address)
+        return self._intern(Frame(name, FrameKind.USER, mapping.path, address, frame_mapping))
 
     def _user_index(self, image: Image | None, unseen: str, address: int) -> int:
         if image is None:
@@ -159,13 +229,14 @@ class _Frames:
             name = offset_name(path, address - file.mapping.start)
             return Frame(name, FrameKind.JIT, path, address)
         offset = address - file.mapping.start + file.mapping.file_offset
-        return Frame(offset_name(path, offset), FrameKind.USER, path, offset, self._mapping(file))
+        return Frame(offset_name(path, offset), FrameKind.USER, path, offset, self._file_mapping(file))
 
-    def _mapping(self, file: FileMapping) -> int:
-        mapping = file.mapping
+    def _file_mapping(self, file: FileMapping) -> int:
+        return self._mapping(file.mapping, self._binaries.descriptor(file))
+
+    def _mapping(self, mapping: Mapping, descriptor: int) -> int:
         length = mapping.limit - mapping.start
         normalised = mapping._replace(start=mapping.file_offset, limit=mapping.file_offset + length)
-        descriptor = self._binaries.descriptor(file)
         key = (normalised, descriptor)
         if key not in self._mapping_index:
             self._mapping_index[key] = len(self.mappings)

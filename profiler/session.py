@@ -65,7 +65,7 @@ class CpuSession:
         if self._command:
             self._command.release()
         end = watch(
-            sampler.tracker,
+            sampler.sources,
             duration_s=sampler.settings.duration_s,
             interrupts=interrupts,
             targets=[self._command] if self._command else self._pidfds(),

@@ -1,12 +1,21 @@
 """Settings of a capture: what to sample, of whom, and how much to keep."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 MAX_FRAMES = 127  # bpf/cpu.h
 COMM_BYTES = 16
 MAX_STACKS = 32_768
 MIN_STACKS = 1_024
 NS_PER_SECOND = 1_000_000_000
+
+
+class Unwind(Enum):
+    """How the callers in user code are found."""
+
+    AUTO = "auto"  # TABLES wherever the kernel can, else FRAME_POINTERS
+    TABLES = "dwarf"
+    FRAME_POINTERS = "fp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +57,20 @@ class Settings:
     kernel_stacks: bool = True
     per_thread: bool = False
     max_depth: int = MAX_FRAMES
+    unwind: Unwind = Unwind.AUTO
+    verify: int = 0  # samples whose walk is checked by a second one in user space
     stack_entries: int | None = None  # room for distinct stacks; None: enough for the duration
+
+    def verify_stride(self, cpus: int) -> int:
+        """Return how many samples of a CPU lie between two that are verified, 1 for each; 0 for none.
+
+        Spread so that CPUs which are busy for a quarter of the time give as many as are wanted.
+        """
+        if not self.verify:
+            return 0
+        if self.duration_s is None or not self.frequency_hz:
+            return 1
+        return max(1, int(self.duration_s * self.frequency_hz * cpus / (4 * self.verify)))
 
     def stack_room(self, cpus: int) -> int:
         """Return how many distinct stacks to make room for.

@@ -6,26 +6,24 @@ and exits, all with CLOCK_BOOTTIME stamps, into a ring that we map.
 Source: perf_event_open(2), "MMAP layout"; include/uapi/linux/perf_event.h.
 """
 
-import mmap
 import os
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from pyprof.profiler import perf_event
+from pyprof.profiler.perf_ring import PerfRing, records
 from pyprof.profiler.proc import FileMapping
 from pyprof.profiler.profile import Mapping
 
 RING_PAGES = 128  # a power of two; 512 KiB per CPU
 WATERMARK_BYTES = 2048  # about one exec's records: soon enough to open its files
-HEAD_AT = 1024  # perf_event_mmap_page.data_head, and .data_tail behind it
 
 RECORD_LOST, RECORD_COMM, RECORD_EXIT, RECORD_FORK = 2, 3, 4, 7
 RECORD_MMAP2 = 10
 MISC_COMM_EXEC, MISC_MMAP_BUILD_ID = 1 << 13, 1 << 14
 PROT_EXEC = 4
 
-_HEADER = struct.Struct("=IHH")  # type, misc, size
 _TASK = struct.Struct("=IIIIQ")  # pid, ppid, tid, ptid, time
 _MMAP2 = struct.Struct("=IIQQQ24sII")  # pid, tid, start, length, file offset, identity, prot, flags
 _INODE = struct.Struct("=IIQQ")  # major, minor, inode, generation
@@ -81,49 +79,28 @@ class Ring:
     def __init__(self, cpu: int, *, pages: int = RING_PAGES) -> None:
         self.cpu = cpu
         self.fd = open_event(cpu)
-        self._size = pages * mmap.PAGESIZE
         try:
-            self._memory = mmap.mmap(self.fd, self._size + mmap.PAGESIZE)
+            self._ring = PerfRing(self.fd, pages=pages)
         except OSError:
             os.close(self.fd)
             raise
-        # one load or store of 8 bytes each: the kernel must never see half a number
-        self._control = memoryview(self._memory)[HEAD_AT : HEAD_AT + 16].cast("Q")
         perf_event.enable(self.fd)
 
     def events(self) -> list[ProcessEvent]:
         """Return what arrived since the last call, oldest first, and free its room."""
-        head, tail = self._control
-        image = self._copy(tail, head)
-        self._control[1] = head
-        return list(parse_records(image))
+        return list(parse_records(self._ring.take()))
 
     def close(self) -> None:
-        self._control.release()
-        self._memory.close()
+        self._ring.close()
         os.close(self.fd)
-
-    def _copy(self, tail: int, head: int) -> bytes:
-        start, limit = tail % self._size, head % self._size
-        base = mmap.PAGESIZE
-        if tail == head:
-            return b""
-        if start < limit:
-            return self._memory[base + start : base + limit]
-        return self._memory[base + start : base + self._size] + self._memory[base : base + limit]
 
 
 def parse_records(image: bytes) -> Iterator[ProcessEvent]:
     """Yield the events of concatenated perf records; kinds that say nothing to us are passed over."""
-    at = 0
-    while at + _HEADER.size <= len(image):
-        kind, misc, size = _HEADER.unpack_from(image, at)
-        if size < _HEADER.size or at + size > len(image):
-            return
-        event = _parse(kind, misc, image[at + _HEADER.size : at + size])
+    for record in records(image):
+        event = _parse(*record)
         if event is not None:
             yield event
-        at += size
 
 
 def _parse(kind: int, misc: int, body: bytes) -> ProcessEvent | None:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Protocol
 
-from pyprof.profiler.tracker import Tracker
-
 LONGEST_WAIT_S = 0.25  # between two drains
 SHORTEST_WAIT_S = 0.01  # so that a storm of processes wakes us at most 100 times a second
 CPU_CHECK_S = 1.0
@@ -31,8 +29,20 @@ class Readable(Protocol):
     def fileno(self) -> int: ...
 
 
+class Source(Protocol):
+    """Something that work arrives from while the capture runs."""
+
+    def filenos(self) -> list[int]:
+        """Return the descriptors that are readable when work waits."""
+        ...
+
+    def drain(self) -> None:
+        """Do the work that waits."""
+        ...
+
+
 def watch(
-    tracker: Tracker,
+    sources: Sequence[Source],
     *,
     duration_s: float | None,
     interrupts: Readable,
@@ -41,7 +51,7 @@ def watch(
     each_second: Callable[[], bool],
     on_progress: Callable[[float], None],
 ) -> End:
-    """Drain the tracker until the capture's end, and return why it ended.
+    """Drain the sources, in order, until the capture's end, and return why it ended.
 
     `targets` are descriptors that become readable when a process ends; the capture ends with the last
     of them. `idle_work` is done one piece at a time between drains, `each_second` about once a second:
@@ -58,7 +68,7 @@ def watch(
             return End.DURATION
         piece = next(work, None)
         wait_s = 0.0 if piece else max(min(end_s - now_s, LONGEST_WAIT_S), 0)
-        ready = _ready([interrupts.fileno(), *living, *tracker.filenos()], wait_s)
+        ready = _ready([interrupts.fileno(), *living, *_filenos(sources)], wait_s)
         if interrupts.fileno() in ready:
             return End.SIGNAL
         if _stdout_is_closed():
@@ -66,7 +76,7 @@ def watch(
         living -= ready
         if targets and not living:
             return End.TARGET
-        tracker.drain()
+        _drain(sources)
         if piece:
             piece()
         elif ready:
@@ -76,6 +86,15 @@ def watch(
             if each_second():
                 return End.TARGET
         on_progress(now_s - began_s)
+
+
+def _filenos(sources: Sequence[Source]) -> list[int]:
+    return [fileno for source in sources for fileno in source.filenos()]
+
+
+def _drain(sources: Sequence[Source]) -> None:
+    for source in sources:
+        source.drain()
 
 
 def _ready(descriptors: Sequence[int], wait_s: float) -> set[int]:

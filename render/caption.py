@@ -77,15 +77,33 @@ def loss_words(quality: Quality) -> list[str]:
     return words
 
 
+def stack_words(quality: Quality, unwind: str) -> list[str]:
+    """Return how whole the user stacks are, a phrase each; nothing where there are none.
+
+    Where the kernel walked along frame pointers, only some ways to end early can be seen.
+    """
+    if not quality.user_stacks:
+        return []
+    share = percent(quality.complete, quality.user_stacks)
+    known = "not known to be cut (frame pointers)" if unwind == "fp" else "complete"
+    words = [f"user stacks {share} {known}"]
+    words += [f"{value:,} truncated: {reason}" for reason, value in quality.truncated]
+    if quality.verified:
+        words.append(f"{quality.agreed:,} of {quality.verified:,} stacks verified by a second walk")
+    return words
+
+
 def caption_data(profile: Profile) -> dict[str, object]:
     """Return unit, total, provenance and quality as a JSON document's content."""
     provenance, quality = profile.provenance, profile.quality
     losses = [{"reason": loss.reason, "value": loss.value, "kept": loss.kept} for loss in quality.losses]
+    truncated = [{"reason": reason, "value": value} for reason, value in quality.truncated]
     return {
         "unit": profile.unit,
         "total": profile.total,
         "provenance": {name: getattr(provenance, name) for name in Provenance.__slots__},
-        "quality": {name: getattr(quality, name) for name in Quality.__slots__} | {"losses": losses},
+        "quality": {name: getattr(quality, name) for name in Quality.__slots__}
+        | {"losses": losses, "truncated": truncated},
     }
 
 

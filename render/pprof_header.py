@@ -5,13 +5,14 @@ Each comment is one line, `pyprof: KEY=VALUE`; the value is the rest of the line
     pyprof: unit=samples                               always there, and the mark of a file by pyprof
     pyprof: mode=cpu                                   event, host, kernel, engine, targets, version: text
     pyprof: frequency_hz=99                            cpus: whole numbers, left out when 0
-    pyprof: taken=5940                                 expected, counted, idle, excluded: the Quality
+    pyprof: taken=5940                                 expected, counted, idle, ...: the Quality
     pyprof: lost=12 kept: stack map full               in the stacks, under a [lost: ...] frame
     pyprof: lost=3 dropped: ring buffer full           in no stack
+    pyprof: truncated=7 page not resident              user stacks that end early; complete ones are not told
     pyprof: note=The command exited with status 1.
 
-`lost` and `note` repeat. Of another key that repeats (a merged file) the first counts. Other lines, other
-keys and numbers that are not are ignored. Start, duration and period are pprof's own fields.
+`lost`, `truncated` and `note` repeat. Of another key that repeats (a merged file) the first counts. Other
+lines, other keys and numbers that are not are ignored. Start, duration and period are pprof's own fields.
 """
 
 import re
@@ -19,15 +20,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pyprof.profiler.profile import Loss, Profile, Provenance, Quality
+from pyprof.profiler.profile import Loss, Profile, Provenance, Quality, Truncation
 
-_TEXTS = ("mode", "event", "host", "kernel", "engine", "targets", "version")
+_TEXTS = ("mode", "event", "host", "kernel", "engine", "unwind", "targets", "version")
 _NUMBERS = ("frequency_hz", "cpus")
-_QUALITY = ("expected", "taken", "counted", "idle", "excluded")
+_QUALITY = ("expected", "taken", "counted", "idle", "excluded", "user_stacks", "verified", "agreed")
 
 _LINE = re.compile(r"pyprof: ([a-z_]+)=(.*)")
 _NUMBER = re.compile(r"[0-9]{1,30}")
 _LOST = re.compile(r"([0-9]{1,30}) (kept|dropped): (.*)")
+
+_TRUNCATED = re.compile(r"([0-9]{1,30}) (.*)")
 
 _TIME_EVENTS = frozenset({"cpu-clock", "task-clock", "cpu"})  # a period is in nanoseconds of CPU time
 _TIME_UNITS = frozenset({"nanoseconds", "microseconds", "milliseconds", "seconds"})
@@ -51,6 +54,7 @@ class Header:
     texts: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
+    truncated: list[Truncation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def provenance(self, event: str, period: int, started_unix_ns: int, duration_ns: int) -> Provenance:
@@ -70,7 +74,7 @@ class Header:
     def quality(self) -> Quality:
         """Return the Quality."""
         numbers = {key: self.numbers[key] for key in _QUALITY if key in self.numbers}
-        return Quality(**numbers, losses=tuple(self.losses))
+        return Quality(**numbers, losses=tuple(self.losses), truncated=tuple(self.truncated))
 
 
 def value_type(unit: str, mode: str) -> ValueType:
@@ -111,6 +115,7 @@ def header_lines(profile: Profile) -> list[str]:
     for loss in quality.losses:
         if loss.value > 0:
             pairs.append(("lost", f"{loss.value} {'kept' if loss.kept else 'dropped'}: {loss.reason}"))
+    pairs += [("truncated", f"{value} {reason}") for reason, value in quality.truncated]
     pairs += [("note", note) for note in provenance.notes]
     return [f"pyprof: {key}={value}" for key, value in pairs]
 
@@ -133,5 +138,7 @@ def _take(header: Header, key: str, value: str) -> None:
         header.numbers.setdefault(key, int(value))
     elif key == "lost" and (match := _LOST.fullmatch(value)):
         header.losses.append(Loss(reason=match[3], value=int(match[1]), kept=match[2] == "kept"))
+    elif key == "truncated" and (match := _TRUNCATED.fullmatch(value)):
+        header.truncated.append(Truncation(match[2], int(match[1])))
     elif key == "note":
         header.notes.append(value)

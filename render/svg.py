@@ -24,6 +24,7 @@ from pyprof.render.caption import (
     percent,
     provenance_words,
     quality_words,
+    stack_words,
     title_words,
 )
 from pyprof.render.errors import RenderError
@@ -113,6 +114,7 @@ def _caption(profile: Profile, graph: FlameGraph, options: SvgOptions, unit: str
         ([f"{total} · {options.subtitle}" if options.subtitle else total], "total"),
         (provenance_words(profile.provenance), "fact"),
         (quality_words(profile.quality, unit), "fact"),
+        (stack_words(profile.quality, profile.provenance.unwind), "fact"),
         (loss_words(profile.quality), "loss"),
         *(([note], "note") for note in profile.provenance.notes),
         (_pruned_words(graph, options), "faint"),

@@ -12,6 +12,7 @@ from pyprof.render.caption import (
     percent,
     provenance_words,
     quality_words,
+    stack_words,
 )
 from pyprof.render.flame import SEVERAL_MODULES
 from pyprof.render.stack import PLAIN, DrawnStacks, drawn_stacks
@@ -118,6 +119,7 @@ def _caption_lines(profile: Profile) -> list[str]:
     lines = [
         f"{mode} profile: {', '.join(word for word in heading if word != mode)}".strip(),
         ", ".join(quality_words(profile.quality, profile.unit)),
+        *filter(None, [", ".join(stack_words(profile.quality, profile.provenance.unwind))]),
         *(f"LOST: {words}" for words in loss_words(profile.quality)),
         *profile.provenance.notes,
     ]

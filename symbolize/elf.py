@@ -14,13 +14,10 @@ Source: man 5 elf; System V gABI, chapter 4 (symbol table).
 
 from __future__ import annotations
 
-import mmap
-import os
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyprof.symbolize.arrays import np
-from pyprof.symbolize.error import SymbolizeError
 from pyprof.symbolize.layout import (
     SHF_EXECINSTR,
     SHT_DYNSYM,
@@ -31,6 +28,7 @@ from pyprof.symbolize.layout import (
     Section,
     build_id,
     elf_layout,
+    mapped_image,
     string,
     virtual_offset,
 )
@@ -38,8 +36,6 @@ from pyprof.symbolize.plt import plt_target
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-FILE_LIMIT = 1 << 30  # bytes of a file that is read at all
 
 _NOTYPE, _FUNC, _GNU_IFUNC = 0, 2, 10  # STT_*
 # STB_LOCAL, GLOBAL, WEAK; 10 is GNU_UNIQUE
@@ -178,13 +174,7 @@ def elf_symbols(descriptor: int) -> ElfSymbols:
 
     Raises: SymbolizeError when it is not an ELF file, or empty, or larger than 1 GiB.
     """
-    try:
-        if os.fstat(descriptor).st_size > FILE_LIMIT:
-            raise SymbolizeError("larger than 1 GiB")
-        image = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE)
-    except (OSError, ValueError) as error:
-        raise SymbolizeError(f"cannot be mapped: {error}") from error
-    return ElfSymbols(image)
+    return ElfSymbols(mapped_image(descriptor))
 
 
 def _symbol_type(layout: Layout) -> np.dtype[np.void]:

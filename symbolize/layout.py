@@ -8,14 +8,16 @@ file drops that entry, and the number of entries is bounded.
 Source: man 5 elf; System V gABI, chapters 4 and 5; include/uapi/linux/elf.h.
 """
 
+import os
 import struct
 from collections.abc import Iterator
-from mmap import mmap
+from mmap import MAP_PRIVATE, PROT_READ, mmap
 from typing import NamedTuple
 
 from pyprof.symbolize.error import SymbolizeError
 
 Image = bytes | mmap  # the whole file
+FILE_LIMIT = 1 << 30  # bytes of a file that is read at all
 
 PT_LOAD, PT_NOTE, PF_X = 1, 4, 1
 SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOTE, SHT_NOBITS, SHT_DYNSYM = 1, 2, 3, 4, 7, 8, 11
@@ -72,6 +74,19 @@ class _Header(NamedTuple):
     section_bytes: int
     section_count: int
     names_section: int
+
+
+def mapped_image(descriptor: int) -> mmap:
+    """Return the bytes of the file that `descriptor` is open for.
+
+    Raises: SymbolizeError when it is empty or larger than 1 GiB, or cannot be mapped.
+    """
+    try:
+        if os.fstat(descriptor).st_size > FILE_LIMIT:
+            raise SymbolizeError("larger than 1 GiB")
+        return mmap(descriptor, 0, prot=PROT_READ, flags=MAP_PRIVATE)
+    except (OSError, ValueError) as error:
+        raise SymbolizeError(f"cannot be mapped: {error}") from error
 
 
 def elf_layout(image: Image) -> Layout:

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pyprof.symbolize import demangle, wire
-from pyprof.symbolize.elf import FILE_LIMIT, ElfSymbols, elf_symbols
+from pyprof.symbolize.elf import ElfSymbols, elf_symbols
 from pyprof.symbolize.error import SymbolizeError
+from pyprof.symbolize.layout import FILE_LIMIT
 from pyprof.symbolize.text import printable
 
 if TYPE_CHECKING:
     from pyprof.symbolize.worker import Binary, Request
 
-__all__ = ["FILE_LIMIT", "frames", "load"]
+__all__ = ["frames", "load"]
 
 load = demangle.load
 

@@ -97,7 +97,7 @@ def cpu(context: click.Context, /, duration: float | None, **options: Any) -> in
 
 def _settings(command: tuple[str, ...], duration: float | None, options: dict[str, Any]) -> "Settings":
     from pyprof.profiler.cpu import default_period
-    from pyprof.profiler.settings import Settings
+    from pyprof.profiler.settings import Settings, Unwind
 
     if options["user_stacks_only"] and options["kernel_stacks_only"]:
         raise click.UsageError("-U and -K exclude each other; leave both out for whole stacks")
@@ -115,6 +115,8 @@ def _settings(command: tuple[str, ...], duration: float | None, options: dict[st
         kernel_stacks=not options["user_stacks_only"],
         per_thread=options["per_thread"],
         max_depth=options["max_depth"],
+        unwind=Unwind(options["unwind"]),
+        verify=options["verify"],
         stack_entries=options["stack_storage_size"],
     )
 

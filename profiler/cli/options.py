@@ -84,6 +84,20 @@ def stack_options(function: Decorated) -> Decorated:
         click.option("-U", "--user-stacks-only", is_flag=True, help="Leave kernel stacks out."),
         click.option("-K", "--kernel-stacks-only", is_flag=True, help="Leave user stacks out."),
         click.option(
+            "--unwind",
+            type=click.Choice(["auto", "dwarf", "fp"]),
+            default="auto",
+            show_default=True,
+            help="How callers in user code are found: .eh_frame in the kernel, or frame pointers.",
+        ),
+        click.option(
+            "--verify",
+            metavar="N",
+            type=click.IntRange(0, 100_000),
+            default=0,
+            help="Walk about N of the stacks a second time, in user space, and report the agreement.",
+        ),
+        click.option(
             "--max-depth",
             type=click.IntRange(1, 127),
             default=127,

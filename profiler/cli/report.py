@@ -7,6 +7,7 @@ import click
 
 from pyprof.profiler.errors import ExitCode
 from pyprof.profiler.profile import Profile
+from pyprof.render.caption import stack_words
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -103,6 +104,9 @@ def tell(profile: Profile, path: str | None, *, quiet: bool) -> None:
     for warning in warnings(profile):
         click.echo(f"pyprof: {warning}", err=True)
     click.echo(f"pyprof: {summary(profile)}", err=True)
+    stacks = stack_words(profile.quality, profile.provenance.unwind)
+    if stacks:
+        click.echo(f"pyprof: {', '.join(stacks)}", err=True)
     if path:
         click.echo(f"pyprof: wrote {path}", err=True)
 

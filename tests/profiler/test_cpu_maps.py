@@ -54,15 +54,16 @@ class Header(NamedTuple):
 def header(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Header:
     """Return the header, told by a C program that includes it."""
     folder = tmp_path_factory.mktemp("header")
-    text = re.sub(r"/\*.*?\*/", "", (root / "bpf" / "cpu.h").read_text(), flags=re.DOTALL)
+    headers = [(root / "bpf" / name).read_text() for name in ("unwind.h", "cpu.h")]
+    text = re.sub(r"/\*.*?\*/", "", "".join(headers), flags=re.DOTALL)
     lines = []
     for name, body in re.findall(r"struct (\w+) \{(.*?)\};", text, re.DOTALL):
         lines.append(f'printf("struct {name} %zu\\n", sizeof(struct {name}));')
-        for field in re.findall(r"(\w+)(?:\[\w+\])?;", body):
+        for field in re.findall(r"(\w+)(?:\[[^]]+\])?;", body):
             place = f"offsetof(struct {name}, {field}), sizeof(((struct {name} *)0)->{field})"
             lines.append(f'printf("field {field} %zu %zu\\n", {place});')
     constants = re.findall(r"#define (\w+) +\(?\w", text)
-    constants += re.findall(r"^\s+(STAT_\w+),", text, re.MULTILINE)
+    constants += re.findall(r"^\s+((?:STAT|END|EXE|MAPPING|CFA|RBP)_\w+),", text, re.MULTILINE)
     lines += [f'printf("constant {name} %llu\\n", (unsigned long long)({name}));' for name in constants]
     includes = "#include <linux/types.h>\n#include <stddef.h>\n#include <stdio.h>\n#include <cpu.h>\n"
     (folder / "told.c").write_text(includes + "int main(void)\n{\n" + "\n".join(lines) + "\n}\n")
@@ -85,7 +86,11 @@ def parsed(output: str) -> Header:
 
 
 def test_header_has_the_structs_that_python_knows(header: Header) -> None:
-    assert set(header.structs) == {"cpu_settings", "sample_key", "stack", "target"}
+    assert set(header.structs) == {
+        *("cpu_settings", "sample_key", "copied_sample", "stack", "image", "target"),
+        *("unwind_rule", "unwind_block", "unwind_chunk", "unwind_exe", "unwind_mapping", "unwind_process"),
+        "stack_copy",
+    }
     for name, layout in header.structs.items():
         ends = sorted((field.offset, field.offset + field.size) for field in layout.fields.values())
         limits = [0, *(limit for _, limit in ends)]
@@ -124,6 +129,8 @@ def test_settings_that_ask_for_nothing_filter_nothing(header: Header) -> None:
         "kernel_stacks": 1,
         "include_idle": 0,
         "per_thread": 0,
+        "unwind_tables": 0,
+        "verify_stride": 0,
     }
     assert image.endswith(bytes(16))
 

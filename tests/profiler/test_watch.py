@@ -79,7 +79,7 @@ class Watched:
         idle_work: Iterable[Callable[[], object]] = (),
     ) -> End:
         return watch(
-            self.tracker,  # type: ignore[arg-type]
+            [self.tracker],
             duration_s=duration_s,
             interrupts=self.interrupts,
             targets=list(targets),

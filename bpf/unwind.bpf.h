@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The walk of a user stack along the tables made of .eh_frame, for code without frame pointers. A program
+ * calls unwind_begin(), then unwind_user_stack(), and finds the frames, leaf first, in the `scratch` map.
+ *
+ * Each search is a global function: the verifier checks it once, on its own. What they share is in a
+ * per-CPU value, because a global function takes numbers only.
+ */
+#ifndef PYPROF_UNWIND_BPF_H
+#define PYPROF_UNWIND_BPF_H
+
+#include "unwind.h"
+
+#define USER_CODE_64 0x33 /* arch/x86/include/asm/segment.h: __USER_CS */
+#define MAX_MAPPINGS_SHIFT 12
+#define FARTHEST_FRAME (8ULL << 20) /* a saved frame pointer further away is none */
+#define WALK_GOES_ON END_COUNT
+#define NOT_FOUND 0xffffffffU
+
+/* a >= b, 1 or 0, for numbers below 2^63. Without a branch: at each, the verifier would go both ways. */
+#define NOT_BELOW(a, b) (1 - (((__u64)(a) - (__u64)(b)) >> 63))
+
+/* struct rt_sigframe of the kernel, from rsp in the trampoline on */
+#define SIGFRAME_RBP 120
+#define SIGFRAME_RSP 160
+#define SIGFRAME_RIP 168
+
+enum dwarf_register { DWARF_RBP = 6, DWARF_RSP = 7, DWARF_RIP = 16 };
+
+struct walk {
+	__u64 registers[UNWIND_REGISTERS]; /* as the sample found them */
+	__u64 pc;
+	__u64 sp;
+	__u64 bp;
+	__u32 depth;
+	__u32 first; /* the process's mappings */
+	__u32 count;
+	__u32 mapping;	   /* of the last frame: its caller is often in the same */
+	__u8 is_exact;	   /* pc is an instruction that was interrupted, not a return address */
+	__u8 is_bp_known;
+	__u8 padding[6];
+};
+
+#define MMAPABLE_ARRAY(name, type_, entries)                                                       \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_ARRAY);                                                  \
+		__uint(map_flags, BPF_F_MMAPABLE);                                                 \
+		__uint(max_entries, entries);                                                      \
+		__type(key, __u32);                                                                \
+		__type(value, struct type_);                                                       \
+	} name SEC(".maps")
+
+/* Sizes are set before load. */
+MMAPABLE_ARRAY(unwind_exes, unwind_exe, 1);
+MMAPABLE_ARRAY(unwind_blocks, unwind_block, 1);
+MMAPABLE_ARRAY(unwind_rows, unwind_chunk, 1);
+MMAPABLE_ARRAY(unwind_rules, unwind_rule, 1);
+MMAPABLE_ARRAY(unwind_mappings, unwind_mapping, 1);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32); /* process id, as pyprof sees it */
+	__type(value, struct unwind_process);
+} unwind_processes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct walk);
+} walks SEC(".maps");
+
+static __always_inline struct walk *this_walk(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&walks, &zero);
+}
+
+/* The index of the mapping that holds `address`, among `count` from `first` on. */
+__noinline __u32 find_mapping(__u64 address, __u32 first, __u32 count)
+{
+	struct unwind_mapping *mapping;
+	__u64 below = 0; /* so many mappings start at or below the address */
+
+	if (address >> 63)
+		return NOT_FOUND;
+	for (int shift = MAX_MAPPINGS_SHIFT - 1; shift >= 0; shift--) {
+		__u64 middle = below + (1U << shift);
+		__u32 index = first + (__u32)middle - 1;
+
+		mapping = bpf_map_lookup_elem(&unwind_mappings, &index);
+		if (mapping)
+			below += (NOT_BELOW(count, middle) & NOT_BELOW(address, mapping->start)) << shift;
+	}
+	if (!below)
+		return NOT_FOUND;
+	first += (__u32)below - 1;
+	mapping = bpf_map_lookup_elem(&unwind_mappings, &first);
+	return mapping && address < mapping->limit ? first : NOT_FOUND;
+}
+
+/* The index of the rule for a file offset in an exe whose table is ready; NOT_FOUND outside the table. */
+__noinline __u32 find_rule(__u32 exe_index, __u64 file_offset)
+{
+	struct unwind_exe *exe = bpf_map_lookup_elem(&unwind_exes, &exe_index);
+	__u32 offset = file_offset & ((1 << UNWIND_BLOCK_SHIFT) - 1);
+	__u64 number = file_offset >> UNWIND_BLOCK_SHIFT;
+	__u32 index, first, count;
+	__u64 below = 0; /* so many rows of the block begin at or below the offset */
+	struct unwind_block *block;
+	struct unwind_chunk *chunk;
+
+	if (!exe)
+		return NOT_FOUND;
+	number -= exe->first_block;
+	if (number >= exe->block_count)
+		return NOT_FOUND;
+	index = exe->blocks_at + (__u32)number;
+	block = bpf_map_lookup_elem(&unwind_blocks, &index);
+	if (!block)
+		return NOT_FOUND;
+	count = block->count;
+	first = block->first;
+	index = exe->chunks_at + (first >> UNWIND_CHUNK_SHIFT);
+	chunk = bpf_map_lookup_elem(&unwind_rows, &index);
+	if (!chunk)
+		return count ? NOT_FOUND : exe->rules_at + block->rule;
+	for (int shift = UNWIND_CHUNK_SHIFT - 1; shift >= 0; shift--) {
+		__u64 middle = below + (1U << shift);
+		__u64 place = first + middle - 1;
+
+		asm volatile("%0 &= 1023" : "+r"(place));
+		below += (NOT_BELOW(count, middle) & NOT_BELOW(offset, chunk->rows[place] & 0xffff)) << shift;
+	}
+	if (!below)
+		return exe->rules_at + block->rule;
+	first += (__u32)below - 1;
+	asm volatile("%0 &= 1023" : "+r"(first));
+	return exe->rules_at + (chunk->rows[first] >> 16);
+}
+
+/*
+ * Whether `address` can be one that a call returns to: executable, and behind a call instruction.
+ *
+ *   e8 xx xx xx xx        call rel32                         ff /2 [sib] [disp8|disp32]   call *...
+ */
+__noinline __u32 follows_call(__u64 address, __u32 first, __u32 count)
+{
+	__u8 code[8]; /* code[7] is the last byte of the call */
+
+	if (find_mapping(address - 1, first, count) == NOT_FOUND)
+		return 0;
+	if (bpf_probe_read_user(code, sizeof(code), (void *)(address - sizeof(code))))
+		return 0;
+	if (code[3] == 0xe8)
+		return 1;
+	return (code[6] == 0xff && (code[7] & 0x38) == 0x10) ||
+	       (code[5] == 0xff && (code[6] & 0x38) == 0x10) ||
+	       (code[4] == 0xff && (code[5] & 0x38) == 0x10) ||
+	       (code[2] == 0xff && (code[3] & 0x38) == 0x10) ||
+	       (code[1] == 0xff && (code[2] & 0x38) == 0x10);
+}
+
+/* Go to the frame that a signal interrupted: the kernel has put its registers on the stack. */
+static __always_inline __u32 leave_signal_frame(struct walk *walk)
+{
+	__u64 saved[2]; /* rsp, rip */
+	__u64 bp;
+
+	if (bpf_probe_read_user(saved, sizeof(saved), (void *)(walk->sp + SIGFRAME_RSP)) ||
+	    bpf_probe_read_user(&bp, sizeof(bp), (void *)(walk->sp + SIGFRAME_RBP)))
+		return END_NOT_RESIDENT;
+	walk->sp = saved[0];
+	walk->pc = saved[1];
+	walk->bp = bp;
+	walk->is_bp_known = true;
+	walk->is_exact = true;
+	return WALK_GOES_ON;
+}
+
+/* Go to the caller of code that no table covers; where that can be done without guessing. */
+__noinline __u32 step_without_rule(void)
+{
+	/* mov $15, %rax; syscall: what a signal handler returns to, where libc gives it no rule */
+	const __u64 sigreturn = 0x0f0000000fc0c748ULL;
+	struct walk *walk = this_walk();
+	__u64 saved[2]; /* rbp, return address */
+
+	if (!walk)
+		return END_NO_ROW;
+	if (walk->depth == 1) {
+		if (bpf_probe_read_user(saved, sizeof(__u64), (void *)walk->sp))
+			return END_NOT_RESIDENT;
+		if (follows_call(saved[0], walk->first, walk->count)) {
+			walk->pc = saved[0];
+			walk->sp += 8;
+			walk->is_exact = false;
+			return WALK_GOES_ON;
+		}
+	} else if (!bpf_probe_read_user(saved, sizeof(__u64), (void *)walk->pc) &&
+		   saved[0] == sigreturn) {
+		return leave_signal_frame(walk);
+	}
+	if (!walk->is_bp_known)
+		return END_NO_ROW;
+	if (!walk->bp) /* the ABI's mark of the outermost frame */
+		return walk->depth == 1 ? END_NO_ROW : END_COMPLETE;
+	if (walk->bp < walk->sp || walk->bp - walk->sp > FARTHEST_FRAME || (walk->bp & 7))
+		return END_NO_ROW;
+	if (bpf_probe_read_user(saved, sizeof(saved), (void *)walk->bp))
+		return END_NOT_RESIDENT;
+	if (!saved[1] && !saved[0])
+		return END_COMPLETE;
+	if ((saved[0] && saved[0] <= walk->bp) || !follows_call(saved[1], walk->first, walk->count))
+		return END_NO_ROW;
+	walk->sp = walk->bp + 16;
+	walk->bp = saved[0];
+	walk->pc = saved[1];
+	walk->is_exact = false;
+	return WALK_GOES_ON;
+}
+
+/* The canonical frame address: the value of rsp before the call. 0: it cannot be told. */
+static __always_inline __u64 frame_address(const struct walk *walk, const struct unwind_rule *rule)
+{
+	__u64 base = rule->cfa == CFA_RBP || rule->cfa == CFA_RBP_DEREF ? walk->bp : walk->sp;
+	__u32 reg = rule->reg;
+
+	switch (rule->cfa) {
+	case CFA_PLT:
+		return base + 8 + ((walk->pc & 15) >= (__u32)rule->offset ? 8 : 0);
+	case CFA_RSP_DEREF:
+	case CFA_RBP_DEREF:
+		if (bpf_probe_read_user(&base, sizeof(base), (void *)(base + rule->offset)))
+			return 0;
+		return base + rule->deref;
+	case CFA_REGISTER:
+		if (reg >= UNWIND_REGISTERS)
+			return 0;
+		asm volatile("%0 &= 31" : "+r"(reg));
+		if (reg >= UNWIND_REGISTERS)
+			return 0;
+		return walk->registers[reg] + rule->offset;
+	default:
+		return base + rule->offset;
+	}
+}
+
+/* Go to the caller along a rule that finds the return address just below the frame address. */
+static __always_inline __u32 leave_frame(struct walk *walk, const struct unwind_rule *rule)
+{
+	bool uses_bp = rule->cfa == CFA_RBP || rule->cfa == CFA_RBP_DEREF || rule->rbp == RBP_AT_RBP;
+	__u64 cfa, return_address;
+
+	if ((uses_bp && !walk->is_bp_known) || (rule->cfa == CFA_REGISTER && walk->depth != 1))
+		return END_UNSUPPORTED;
+	cfa = frame_address(walk, rule);
+	if (!cfa)
+		return END_NOT_RESIDENT;
+	if (cfa <= walk->sp)
+		return END_NO_PROGRESS;
+	if (bpf_probe_read_user(&return_address, sizeof(return_address), (void *)(cfa - 8)))
+		return END_NOT_RESIDENT;
+	if (rule->rbp == RBP_AT_CFA || rule->rbp == RBP_AT_RBP) {
+		__u64 base = rule->rbp == RBP_AT_CFA ? cfa : walk->bp;
+
+		if (bpf_probe_read_user(&walk->bp, sizeof(__u64), (void *)(base + rule->rbp_offset)))
+			return END_NOT_RESIDENT;
+		walk->is_bp_known = true;
+	} else if (rule->rbp != RBP_SAME) {
+		walk->is_bp_known = false;
+	}
+	walk->sp = cfa;
+	walk->pc = return_address;
+	walk->is_exact = false;
+	return walk->pc ? WALK_GOES_ON : END_COMPLETE;
+}
+
+/* Go from a frame in a file to its caller. */
+__noinline __u32 step_in_file(__u32 exe_index, __u64 file_offset)
+{
+	struct unwind_exe *exe = bpf_map_lookup_elem(&unwind_exes, &exe_index);
+	struct walk *walk = this_walk();
+	struct unwind_rule *rule;
+	__u32 index;
+
+	if (!exe || !walk)
+		return END_NO_ROW;
+	if (exe->state == EXE_WAITING) {
+		exe->wanted = 1;
+		return END_NOT_READY;
+	}
+	if (exe->state != EXE_READY)
+		return step_without_rule();
+	index = find_rule(exe_index, file_offset);
+	rule = bpf_map_lookup_elem(&unwind_rules, &index);
+	if (!rule || rule->cfa == CFA_NONE)
+		return step_without_rule();
+	switch (rule->cfa) {
+	case CFA_BOTTOM:
+		return END_COMPLETE;
+	case CFA_SIGNAL:
+		return leave_signal_frame(walk);
+	case CFA_UNSUPPORTED:
+		return END_UNSUPPORTED;
+	default:
+		return leave_frame(walk, rule);
+	}
+}
+
+/* Note one frame and go to its caller: WALK_GOES_ON, or why the walk ends here. */
+__noinline __u32 step(__u32 max_depth)
+{
+	__u32 zero = 0, depth, index;
+	struct stack *stack = bpf_map_lookup_elem(&scratch, &zero);
+	struct walk *walk = this_walk();
+	struct unwind_mapping *mapping;
+	__u64 address, file_offset;
+
+	if (!stack || !walk)
+		return END_NO_ROW;
+	depth = walk->depth;
+	if (depth >= max_depth || depth >= MAX_FRAMES)
+		return END_TOO_DEEP;
+	address = walk->pc - !walk->is_exact;
+	mapping = bpf_map_lookup_elem(&unwind_mappings, &walk->mapping);
+	if (!mapping || address < mapping->start || address >= mapping->limit) {
+		index = find_mapping(address, walk->first, walk->count);
+		mapping = bpf_map_lookup_elem(&unwind_mappings, &index);
+		if (!mapping)
+			return END_NO_MAPPING;
+		walk->mapping = index;
+	}
+	asm volatile("%0 &= 127" : "+r"(depth));
+	if (depth >= MAX_FRAMES)
+		return END_TOO_DEEP;
+	walk->depth = depth + 1;
+	if (mapping->kind != MAPPING_FILE) {
+		stack->addresses[depth] = address;
+		return mapping->kind == MAPPING_ANONYMOUS ? step_without_rule() : END_UNSUPPORTED;
+	}
+	file_offset = address - mapping->start + mapping->file_offset;
+	stack->addresses[depth] = FRAME_FILE_BIT | (__u64)mapping->exe << FRAME_FILE_SHIFT | file_offset;
+	return step_in_file(mapping->exe, file_offset);
+}
+
+/* Take the registers of `task` in user mode; false where it has no 64-bit code. */
+static __always_inline bool unwind_begin(struct walk *walk, struct task_struct *task)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+
+	if ((__u16)regs->cs != USER_CODE_64)
+		return false;
+	walk->registers[0] = regs->ax;
+	walk->registers[1] = regs->dx;
+	walk->registers[2] = regs->cx;
+	walk->registers[3] = regs->bx;
+	walk->registers[4] = regs->si;
+	walk->registers[5] = regs->di;
+	walk->registers[DWARF_RBP] = walk->bp = regs->bp;
+	walk->registers[DWARF_RSP] = walk->sp = regs->sp;
+	walk->registers[8] = regs->r8;
+	walk->registers[9] = regs->r9;
+	walk->registers[10] = regs->r10;
+	walk->registers[11] = regs->r11;
+	walk->registers[12] = regs->r12;
+	walk->registers[13] = regs->r13;
+	walk->registers[14] = regs->r14;
+	walk->registers[15] = regs->r15;
+	walk->registers[DWARF_RIP] = walk->pc = regs->ip;
+	walk->is_bp_known = true;
+	walk->is_exact = true;
+	walk->depth = 0;
+	return true;
+}
+
+/* Whether the mappings that are there are those of this process and of its program image. */
+static __always_inline bool are_current(const struct unwind_process *process, __u64 start_ns,
+					const struct image *image)
+{
+	if (start_ns < process->earliest_ns || start_ns > process->latest_ns)
+		return false;
+	if (!image)
+		return true;
+	return process->exec_ns > image->previous_ns && process->exec_ns <= image->since_ns;
+}
+
+/* Walk from the registers in `walk`; the frames are in `scratch`, their number in walk->depth. */
+static __always_inline enum unwind_end unwind_user_stack(struct walk *walk, __u32 pid, __u64 start_ns,
+							 const struct image *image, __u32 max_depth)
+{
+	struct unwind_process *process = bpf_map_lookup_elem(&unwind_processes, &pid);
+	__u32 end = WALK_GOES_ON;
+
+	if (!process || !are_current(process, start_ns, image))
+		return END_NOT_READY;
+	walk->first = process->first;
+	walk->count = process->count;
+	walk->mapping = process->first;
+	for (int i = 0; i <= MAX_FRAMES; i++) {
+		end = step(max_depth);
+		if (end != WALK_GOES_ON)
+			break;
+	}
+	return end;
+}
+
+#endif

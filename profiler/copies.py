@@ -1,0 +1,71 @@
+"""Stack copies: samples that the kernel hands over with registers and stack, to be walked in user space.
+
+A sample is handed over when its process's mappings, or the table of a file, are not there yet; without
+its stack, when its walk is to be verified with perf's copy.
+"""
+
+import struct
+from typing import NamedTuple
+
+from pyprof.profiler.capture import END_NOT_READY, Sample
+from pyprof.profiler.cpu_maps import SAMPLE_KEY_BYTES, parse_sample
+from pyprof.profiler.libbpf import RingBuffer
+
+RING_BYTES = 4 << 20  # a power of two; at least 120 copies
+MAX_BYTES = 48 << 20  # kept until the capture's end
+REGISTERS = 17  # in DWARF's order, the 17th is rip
+
+_COPY = struct.Struct(f"={REGISTERS}QI4x")
+_ONE = struct.pack("=Q", 1)
+
+
+class CopiedSample(NamedTuple):
+    """A sample whose user stack is still to be walked."""
+
+    sample: Sample
+    registers: tuple[int, ...]  # DWARF's order: rip last
+    stack: bytes  # from rsp on; it may end early
+
+
+class Copies:
+    """Takes copies out of the kernel's ring, up to a limit of memory."""
+
+    def __init__(self, ring: RingBuffer) -> None:
+        self._ring = ring
+        self._kept_bytes = 0
+        self._fresh: list[CopiedSample] = []
+        self.samples: list[CopiedSample] = []
+        self.walked: list[CopiedSample] = []  # by the kernel, and counted; to be verified
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether no more are taken: the kernel counts further ones without their callers."""
+        return self._kept_bytes >= MAX_BYTES
+
+    def fileno(self) -> int:
+        return self._ring.fileno()
+
+    def drain(self) -> list[CopiedSample]:
+        """Take what has arrived and return it."""
+        if self.is_full:
+            return []
+        self._fresh = []
+        self._ring.consume(self._take)
+        self.samples += self._fresh
+        return self._fresh
+
+    def _take(self, image: bytes) -> None:
+        copy = parsed_copy(image)
+        if copy.sample.user_end != END_NOT_READY:
+            self.walked.append(copy)
+            return
+        self._kept_bytes += len(image)
+        self._fresh.append(copy)
+
+
+def parsed_copy(image: bytes) -> CopiedSample:
+    """Return struct copied_sample; its stack has as many bytes as came."""
+    *registers, size_bytes = _COPY.unpack_from(image, SAMPLE_KEY_BYTES)
+    start = SAMPLE_KEY_BYTES + _COPY.size
+    sample = parse_sample(image[:SAMPLE_KEY_BYTES], _ONE)
+    return CopiedSample(sample, tuple(registers), image[start : start + size_bytes])

@@ -1,0 +1,165 @@
+"""Walking copied stacks in user space: those the kernel could not walk yet, and those to verify.
+
+The call frame information is read by a confined worker, straight from the files; nothing of the tables
+that the kernel's walk uses is in it.
+"""
+
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from pyprof.profiler.capture import (
+    END_COMPLETE,
+    END_COPY_CUT,
+    END_NO_MAPPING,
+    END_NO_PROGRESS,
+    END_NO_ROW,
+    END_NOT_READY,
+    END_TOO_DEEP,
+    END_UNSUPPORTED,
+    STACK_UNREADABLE,
+    Sample,
+)
+from pyprof.profiler.copies import CopiedSample
+from pyprof.profiler.engine import Counts
+from pyprof.profiler.executables import Executable, Executables
+from pyprof.profiler.proc import FileMapping
+from pyprof.profiler.process_table import Image
+from pyprof.profiler.unwind_maps import FrameWord, word_of
+from pyprof.symbolize.confined import Confined, EndedError, Limits
+from pyprof.symbolize.error import SymbolizeError
+from pyprof.symbolize.layout import Image as ElfImage
+from pyprof.symbolize.layout import mapped_image
+from pyprof.symbolize.stack_copy import CodeRange, StackCopy, Walk, WalkEnd
+from pyprof.symbolize.vdso import vdso_image
+
+TIMEOUT_S = 30.0  # for all stacks together
+MAPPED_BYTES = 64 << 30  # of address space for files; none of it is memory
+
+_ENDS = {
+    WalkEnd.COMPLETE: END_COMPLETE,
+    WalkEnd.NO_MAPPING: END_NO_MAPPING,
+    WalkEnd.NO_ROW: END_NO_ROW,
+    WalkEnd.UNSUPPORTED: END_UNSUPPORTED,
+    WalkEnd.STACK_CUT: END_COPY_CUT,
+    WalkEnd.NO_PROGRESS: END_NO_PROGRESS,
+    WalkEnd.TOO_DEEP: END_TOO_DEEP,
+}
+_FIRST_ID = 1 << 32  # of stacks that the kernel does not have; its own have the top bit set
+_RESULT = struct.Struct("<BH")  # end, number of words
+
+ImageOf = Callable[[Sample], Image | None]
+
+
+class WalkedStack(NamedTuple):
+    """A stack that was walked in user space."""
+
+    words: tuple[int, ...]  # leaf first, as the kernel's walk writes them
+    end: int  # END_*
+
+
+def walked_stacks(
+    copies: Sequence[CopiedSample], executables: Executables, image_of: ImageOf, max_depth: int
+) -> list[WalkedStack]:
+    """Return the stack of each copy; END_NOT_READY where the worker did not come to it."""
+    if not copies:
+        return []
+    ranges = _Ranges(executables, image_of)
+    stacks = [StackCopy(copy.registers, copy.stack, ranges.of(copy.sample)) for copy in copies]
+    binaries = [executables[number] for number in range(len(executables))]
+    job = _WalkJob(stacks, binaries, max_depth)
+    keep = {binary.descriptor for binary in binaries if binary.descriptor >= 0}
+    deadline_s = time.monotonic() + TIMEOUT_S
+    walked: list[WalkedStack] = []
+    try:
+        limits = Limits(int(TIMEOUT_S) + 1, mapping_bytes=MAPPED_BYTES)
+        with Confined("stack worker", job, keep, limits) as worker:
+            walked.extend(_read_stack(worker, deadline_s, max_depth) for _ in copies)
+    except (OSError, EndedError, ValueError):
+        pass  # those that are missing say so at their roots
+    leaf_only = WalkedStack((), END_NOT_READY)
+    return walked + [leaf_only] * (len(copies) - len(walked))
+
+
+def with_walked(counts: Counts, samples: Sequence[Sample], stacks: Sequence[WalkedStack]) -> Counts:
+    """Return the counts with these samples added, each with its stack; equal ones become one."""
+    ids = {words: number for number, words in counts.stacks.items()}
+    values = Counter({sample._replace(value=0): sample.value for sample in counts.samples})
+    for sample, stack in zip(samples, stacks, strict=True):
+        number = ids.setdefault(stack.words, _FIRST_ID + len(ids)) if stack.words else STACK_UNREADABLE
+        values[sample._replace(user_stack=number, user_end=stack.end, value=0)] += sample.value
+    merged = tuple(sample._replace(value=value) for sample, value in values.items())
+    return counts._replace(samples=merged, stacks={number: words for words, number in ids.items()})
+
+
+class _Ranges:
+    """The executable ranges of program images, each made once."""
+
+    def __init__(self, executables: Executables, image_of: ImageOf) -> None:
+        self._executables = executables
+        self._image_of = image_of
+        self._made: dict[int, tuple[CodeRange, ...]] = {}
+
+    def of(self, sample: Sample) -> tuple[CodeRange, ...]:
+        image = self._image_of(sample)
+        if image is None:
+            return ()
+        if id(image) not in self._made:
+            self._made[id(image)] = tuple(self._range(file) for file in image.files())
+        return self._made[id(image)]
+
+    def _range(self, file: FileMapping) -> CodeRange:
+        mapping, number = file.mapping, self._executables.number(file)
+        return CodeRange(mapping.start, mapping.limit, mapping.file_offset, -1 if number is None else number)
+
+
+class _WalkJob:
+    """The worker's job: one result for each stack, in their order."""
+
+    def __init__(self, stacks: Sequence[StackCopy], binaries: Sequence[Executable], max_depth: int) -> None:
+        self._stacks = stacks
+        self._binaries = binaries
+        self._max_depth = max_depth
+
+    def load(self) -> None:
+        from pyprof.symbolize import stack_unwinder  # noqa: F401, PLC0415 - only the worker walks
+
+    def serve(self, parent: socket.socket) -> None:
+        from pyprof.symbolize.stack_unwinder import StackUnwinder  # noqa: PLC0415
+
+        wanted = {place.binary for stack in self._stacks for place in stack.ranges}
+        images = [_image(one) if at in wanted else None for at, one in enumerate(self._binaries)]
+        unwinder = StackUnwinder(images)
+        for stack in self._stacks:
+            walk = unwinder.walk(stack, self._max_depth)
+            words = _words(walk)
+            parent.sendall(_RESULT.pack(_ENDS[walk.end], len(words)) + struct.pack(f"<{len(words)}Q", *words))
+
+
+def _image(binary: Executable) -> ElfImage | None:
+    try:
+        if binary.is_vdso:
+            return vdso_image()
+        return mapped_image(binary.descriptor) if binary.descriptor >= 0 else None
+    except SymbolizeError:
+        return None
+
+
+def _words(walk: Walk) -> list[int]:
+    """Return the frames as the kernel's walk writes them: callers inside their calls."""
+    exact = set(walk.exact)
+    return [
+        word_of(FrameWord(binary, address if index in exact else address - 1))
+        for index, (binary, address) in enumerate(walk.frames)
+    ]
+
+
+def _read_stack(worker: Confined, deadline_s: float, max_depth: int) -> WalkedStack:
+    """Return the next result. Raises: EndedError; ValueError when it is nonsense."""
+    end, count = _RESULT.unpack(worker.read(_RESULT.size, deadline_s))
+    if end not in _ENDS.values() or count > max_depth:
+        raise ValueError(end)
+    return WalkedStack(struct.unpack(f"<{count}Q", worker.read(8 * count, deadline_s)), end)

@@ -1,0 +1,133 @@
+"""The unwinder: has what the walk in the kernel needs there in time, beside the capture.
+
+process table -> mapping feed -> kernel -> "this executable has no table yet" -> table worker -> kernel
+                                        -> copies of samples that could not wait
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Collection
+
+from pyprof.profiler.copies import Copies
+from pyprof.profiler.executables import Executables
+from pyprof.profiler.mapping_feed import MappingFeed
+from pyprof.profiler.table_cache import TableCache
+from pyprof.profiler.tracker import Tracker
+from pyprof.profiler.unwind_maps import EXE_WITHOUT_TABLE, UnwindMaps
+from pyprof.symbolize.error import SymbolizeError
+from pyprof.symbolize.table_file import table_arrays
+from pyprof.symbolize.table_worker import TableAnswer, TableWorker
+from pyprof.symbolize.vdso import vdso_image
+
+LOOK_AGAIN_S = 1.0  # before the mappings of one process are read once more
+
+
+class Unwinder:
+    """Feeds mappings and tables to the kernel's walk. A Source for `watch`."""
+
+    def __init__(self, maps: UnwindMaps, copies: Copies, tracker: Tracker, cache: TableCache) -> None:
+        self.executables = Executables(tracker.binaries)
+        self.copies = copies
+        self.failures: dict[int, str] = {}  # executable: why it has no table
+        self.built = 0
+        self.from_cache = 0
+        self._maps = maps
+        self._tracker = tracker
+        self._cache = cache
+        self._feed = MappingFeed(maps, tracker.table, self.executables)
+        self._worker = TableWorker(cache.open)
+        self._asked: set[int] = set()
+        self._looked_s: dict[int, float] = {}  # process: when its mappings were read because of a copy
+        self._whole: Collection[int] = ()
+        self._vdso = -1
+
+    def start(self, whole: Collection[int]) -> None:
+        """Begin; all tables of the processes `whole` are wanted, of others what is sampled."""
+        self._whole = whole
+        with contextlib.suppress(OSError):  # asking tells
+            self._worker.start()
+
+    def filenos(self) -> list[int]:
+        """Return the descriptors that are readable when something waits."""
+        own = [] if self.copies.is_full else [self.copies.fileno()]
+        return own + ([self._worker.fileno()] if self._worker.fileno() >= 0 else [])
+
+    def drain(self) -> None:
+        """Do what has become due; never waits."""
+        for copied in self.copies.drain():
+            self._look_at(copied.sample.pid)
+        for pid in self._feed.publish():
+            if pid in self._whole:
+                self._ask(self._feed.executables_of(pid))
+        self._ask(self._maps.wanted_exes(len(self.executables)))
+        for answer in self._worker.answers():
+            self._take(answer)
+
+    def finish(self) -> None:
+        """Take what is left in the ring, and stop."""
+        self.copies.drain()
+        self._worker.close()
+
+    def notes(self) -> list[str]:
+        """Return what could not be done, one sentence each."""
+        if not self._feed.refused:
+            return []
+        return [f"the mappings of {self._feed.refused} processes found no room: their stacks are cut"]
+
+    def close(self) -> None:
+        self._worker.close()
+        self._maps.close()
+        if self._vdso >= 0:
+            os.close(self._vdso)
+            self._vdso = -1
+
+    def _look_at(self, pid: int) -> None:
+        """Read the mappings of a process that the kernel did not find its way in."""
+        now_s = time.monotonic()
+        if pid and now_s - self._looked_s.get(pid, float("-inf")) >= LOOK_AGAIN_S:
+            self._looked_s[pid] = now_s
+            self._tracker.snapshot([pid])
+
+    def _ask(self, numbers: Collection[int]) -> None:
+        for number in numbers:
+            if number in self._asked:
+                continue
+            self._asked.add(number)
+            descriptor = self._descriptor(number)
+            if descriptor < 0:
+                self._refuse(number, "the file could not be opened")
+            else:
+                self._worker.ask(number, descriptor)
+
+    def _descriptor(self, number: int) -> int:
+        executable = self.executables[number]
+        if not executable.is_vdso:
+            return executable.descriptor
+        if self._vdso < 0:
+            with contextlib.suppress(SymbolizeError):
+                image = vdso_image()
+                self._vdso = os.memfd_create("vdso", os.MFD_CLOEXEC)
+                os.write(self._vdso, image)
+        return self._vdso
+
+    def _take(self, answer: TableAnswer) -> None:
+        if answer.failure:
+            self._refuse(answer.key, answer.failure)
+            return
+        try:
+            arrays = table_arrays(answer.serialised)
+        except SymbolizeError as error:
+            self._refuse(answer.key, str(error))
+            return
+        if not self._maps.load_table(answer.key, arrays):
+            self._refuse(answer.key, "no room for its table")
+        if answer.is_cached:
+            self.from_cache += 1
+        else:
+            self.built += 1
+            self._cache.keep(answer.name, answer.serialised)
+
+    def _refuse(self, number: int, reason: str) -> None:
+        self.failures[number] = reason
+        self._maps.set_state(number, EXE_WITHOUT_TABLE)
