@@ -13,7 +13,7 @@
 NOIPA static void call_often(void)
 {
 	while (now() < limit)
-		for (int i = 0; i < 1000; i++)
+		for (int i = 0; i < 20000; i++)
 			library_tick();
 }
 
