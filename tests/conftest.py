@@ -38,7 +38,7 @@ def sample() -> Callable[[str], str]:
 
     def built(name: str) -> str:
         path = ROOT / "build" / "samples" / name
-        assert path.exists(), f"{path} is not built; run: make samples"
+        assert path.exists(), f"{path} is not built; run: make samples stacks"
         return str(path)
 
     return built
