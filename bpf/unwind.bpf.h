@@ -98,7 +98,7 @@ __noinline __u32 find_mapping(__u64 address, __u32 first, __u32 count)
 		return NOT_FOUND;
 	first += (__u32)below - 1;
 	mapping = bpf_map_lookup_elem(&unwind_mappings, &first);
-	return mapping && address < mapping->limit ? first : NOT_FOUND;
+	return mapping && address >= mapping->start && address < mapping->limit ? first : NOT_FOUND;
 }
 
 /* The index of the rule for a file offset in an exe whose table is ready; NOT_FOUND outside the table. */

@@ -24,6 +24,7 @@ from pyprof.profiler.unwind_maps import (
 WALK_S = 0.05  # far longer than any walk
 MANY_BYTES = 256 * 32  # a longer list is written anew at most once in SLOW_S
 SLOW_S = 0.25
+HIGHEST_START = 1 << 63  # [vsyscall] is above; the kernel's search compares smaller numbers only
 SPECIAL_PATHS = frozenset({"[uprobes]"})  # what runs there has no caller on the stack
 
 
@@ -107,7 +108,8 @@ class MappingFeed:
             self._release(told.list)
 
     def _image(self, process: Process) -> bytes:
-        return mapping_bytes([self._mapped(file) for file in process.images[-1].files()])
+        files = process.images[-1].files()
+        return mapping_bytes([self._mapped(file) for file in files if file.mapping.start < HIGHEST_START])
 
     def _mapped(self, file: FileMapping) -> MappedCode:
         mapping = file.mapping

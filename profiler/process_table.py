@@ -80,6 +80,10 @@ class Image:
             whole.insert(file)
         return whole._files
 
+    def stand_alone(self) -> None:
+        """Forget the parent's image: all mappings are known now."""
+        self._base = None
+
     def copy(self, since_ns: int) -> "Image":
         """Return the image of a child that is forked now."""
         if not self._files:
@@ -196,6 +200,7 @@ class ProcessTable:
         if not generations or not generations[-1].started_in_tick(snapshot.start_ticks):
             generations.append(Process(earliest_ns, earliest_ns + NS_PER_TICK, Image(0)))
         image = generations[-1].images[-1]
+        image.stand_alone()
         for file in snapshot.files:
             if image.find(file.mapping.start) is None:  # what an event told has the build id
                 image.insert(file)

@@ -4,6 +4,7 @@ The call frame information is read by a confined worker, straight from the files
 that the kernel's walk uses is in it.
 """
 
+import contextlib
 import socket
 import struct
 import time
@@ -123,29 +124,33 @@ class _WalkJob:
         self._stacks = stacks
         self._binaries = binaries
         self._max_depth = max_depth
+        self._vdso: ElfImage | None = None
 
     def load(self) -> None:
         from pyprof.symbolize import stack_unwinder  # noqa: F401, PLC0415 - only the worker walks
+
+        if any(binary.is_vdso for binary in self._binaries):
+            with contextlib.suppress(SymbolizeError):
+                self._vdso = vdso_image()  # out of reach once confined
 
     def serve(self, parent: socket.socket) -> None:
         from pyprof.symbolize.stack_unwinder import StackUnwinder  # noqa: PLC0415
 
         wanted = {place.binary for stack in self._stacks for place in stack.ranges}
-        images = [_image(one) if at in wanted else None for at, one in enumerate(self._binaries)]
+        images = [self._image(one) if at in wanted else None for at, one in enumerate(self._binaries)]
         unwinder = StackUnwinder(images)
         for stack in self._stacks:
             walk = unwinder.walk(stack, self._max_depth)
             words = _words(walk)
             parent.sendall(_RESULT.pack(_ENDS[walk.end], len(words)) + struct.pack(f"<{len(words)}Q", *words))
 
-
-def _image(binary: Executable) -> ElfImage | None:
-    try:
-        if binary.is_vdso:
-            return vdso_image()
-        return mapped_image(binary.descriptor) if binary.descriptor >= 0 else None
-    except SymbolizeError:
-        return None
+    def _image(self, binary: Executable) -> ElfImage | None:
+        if binary.is_vdso or binary.descriptor < 0:
+            return self._vdso if binary.is_vdso else None
+        try:
+            return mapped_image(binary.descriptor)
+        except SymbolizeError:
+            return None
 
 
 def _words(walk: Walk) -> list[int]:

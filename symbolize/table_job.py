@@ -55,7 +55,7 @@ def _answer(parent: socket.socket, descriptor: int) -> None:
 
 
 def _exchange(parent: socket.socket, descriptor: int) -> None:
-    from pyprof.symbolize import unwind_table  # noqa: PLC0415 (imports numpy)
+    from pyprof.symbolize import table_file, unwind_table  # noqa: PLC0415 (imports numpy)
     from pyprof.symbolize.layout import build_id, elf_layout, mapped_image  # noqa: PLC0415
 
     image = mapped_image(descriptor)
@@ -67,7 +67,7 @@ def _exchange(parent: socket.socket, descriptor: int) -> None:
     if kind == CACHED:
         try:
             serialised = bytes(mapped_image(cached))
-            unwind_table.parsed(serialised, digest)
+            table_file.parsed(serialised, digest)
         except SymbolizeError:
             pass  # damaged: built anew
         else:
@@ -75,7 +75,7 @@ def _exchange(parent: socket.socket, descriptor: int) -> None:
             return
         finally:
             os.close(cached)
-    serialised = unwind_table.serialised(unwind_table.unwind_table(image, layout), digest)
+    serialised = table_file.serialised(unwind_table.unwind_table(image, layout), digest)
     _send(parent, {"size": len(serialised), "is_cached": False}, serialised)
 
 
