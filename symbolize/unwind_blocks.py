@@ -55,6 +55,29 @@ def blocks(starts: NDArray[np.int64], rules: NDArray[np.int64]) -> Blocks:
     return Blocks(first_block, table, rows)
 
 
+def are_well_formed(blocks: NDArray[np.void], rows: NDArray[np.uint32], rule_count: int) -> bool:
+    """Return whether blocks and rows are what the walker relies on, for a table of `rule_count` rules."""
+    used = blocks[blocks["count"] > 0]
+    firsts, counts = used["first"].astype(np.int64), used["count"].astype(np.int64)
+    limits = firsts + counts
+    if len(rows) % CHUNK_ROWS or len(blocks) == 0 or blocks["rule"].max() >= rule_count:
+        return False
+    if (limits > len(rows)).any() or (firsts[1:] < limits[:-1]).any():
+        return False
+    if (firsts // CHUNK_ROWS != (limits - 1) // CHUNK_ROWS).any():
+        return False
+    is_used = np.zeros(len(rows) + 1, np.int8)
+    is_used[firsts] += 1
+    is_used[limits] -= 1
+    is_row = np.cumsum(is_used[:-1], dtype=np.int8) != 0
+    is_first = np.zeros(len(rows), np.bool_)
+    is_first[firsts] = True
+    places, rules = rows & 0xFFFF, rows >> 16
+    is_right = (places < BLOCK_BYTES) & (rules < rule_count)
+    is_right[1:] &= is_first[1:] | (places[1:] > places[:-1])
+    return bool(np.where(is_row, is_right, rows == PAD).all())
+
+
 def _firsts(limits: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the index of the first row of each block, such that no block crosses a chunk."""
     firsts = limits - counts

@@ -66,3 +66,14 @@ def rule_at(rules: bytes, index: int) -> Rule:
     """Return a rule of a table. Raises: ValueError, struct.error when it is not there or not a rule."""
     cfa, rbp, reg, _, rbp_offset, _, offset, deref = _RECORD.unpack_from(rules, index * RULE_BYTES)
     return Rule(Cfa(cfa), Rbp(rbp), reg, rbp_offset, offset, deref)
+
+
+def are_rules(rules: bytes) -> bool:
+    """Return whether bytes are rules of which the first is Cfa.NONE."""
+    return rules[:RULE_BYTES] == bytes(RULE_BYTES) and all(
+        cfa in _CFA and rbp in _RBP and reg < 16 and not zero and not zeros
+        for cfa, rbp, reg, zero, _, zeros, _, _ in _RECORD.iter_unpack(rules)
+    )
+
+
+_CFA, _RBP = frozenset(map(int, Cfa)), frozenset(map(int, Rbp))

@@ -25,6 +25,16 @@ class Sym(NamedTuple):
     section: int = TEXT_SECTION
 
 
+class Extra(NamedTuple):
+    """A further section, and the kinds (PT_*) of segments that say where it is."""
+
+    name: str
+    data: bytes
+    start: int  # virtual offset
+    segments: tuple[int, ...] = ()
+    flags: int = 2  # SHF_ALLOC
+
+
 class _Section(NamedTuple):
     name: str
     type: int
@@ -44,6 +54,7 @@ def elf(
     order: str = "<",
     machine: int = 62,
     build_id: bytes = b"",
+    extra: Sequence[Extra] = (),
     has_sections: bool = True,
     has_segments: bool = True,
     note_segment: bool = True,
@@ -73,6 +84,10 @@ def elf(
     note_offset = 0
     if build_id:
         note_offset = sections[add(".note.gnu.build-id", NOTE, note)].offset
+    extra_segments = []
+    for name, data, start, kinds, flags in extra:
+        offset = sections[add(name, PROGBITS, data, flags=flags, addr=start)].offset
+        extra_segments += [(kind, 4, offset, start, len(data)) for kind in kinds]
     names_section = add(
         ".shstrtab", STRTAB, b"\0" + b"\0".join(s.name.encode() for s in sections) + b"\0.shstrtab\0"
     )
@@ -85,6 +100,7 @@ def elf(
     segments = [(1, 5, TEXT_OFFSET, TEXT_START, TEXT_BYTES)] if has_segments else []
     if build_id and note_segment and has_segments:
         segments.append((4, 4, note_offset, 0, len(note)))
+    segments += extra_segments
     fields = {
         "e_phnum": len(segments),
         "e_shoff": section_start if has_sections else 0,
