@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pyprof.profiler.extents import Extents
 from pyprof.profiler.libbpf import Map
+from pyprof.symbolize.table_worker import TableArrays
 
 EXES, BLOCKS, CHUNKS, RULES, MAPPINGS = 8192, 1 << 19, 4096, 1 << 16, 1 << 16
 PROCESSES = 1 << 14
@@ -55,15 +56,6 @@ class MappedCode(NamedTuple):
     kind: int  # MAPPING_*
 
 
-class TableImage(NamedTuple):
-    """An unwind table as it goes into the maps."""
-
-    first_block: int
-    blocks: bytes
-    rows: bytes
-    rules: bytes
-
-
 class ProcessImage(NamedTuple):
     """Whose mappings they are; CLOCK_BOOTTIME ns."""
 
@@ -92,7 +84,7 @@ class UnwindMaps:
         flags = self._memory["unwind_exes"][_WANTED_AT : count * stride : stride]
         return [index for index, flag in enumerate(flags) if flag]
 
-    def load_table(self, exe: int, table: TableImage) -> bool:
+    def load_table(self, exe: int, table: TableArrays) -> bool:
         """Give an executable its table; False when there is no room for it."""
         places = (
             (self._blocks, len(table.blocks) // BLOCK_BYTES),

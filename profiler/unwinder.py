@@ -16,7 +16,6 @@ from pyprof.profiler.table_cache import TableCache
 from pyprof.profiler.tracker import Tracker
 from pyprof.profiler.unwind_maps import EXE_WITHOUT_TABLE, UnwindMaps
 from pyprof.symbolize.error import SymbolizeError
-from pyprof.symbolize.table_file import table_arrays
 from pyprof.symbolize.table_worker import TableAnswer, TableWorker
 from pyprof.symbolize.vdso import vdso_image
 
@@ -115,12 +114,7 @@ class Unwinder:
         if answer.failure:
             self._refuse(answer.key, answer.failure)
             return
-        try:
-            arrays = table_arrays(answer.serialised)
-        except SymbolizeError as error:
-            self._refuse(answer.key, str(error))
-            return
-        if not self._maps.load_table(answer.key, arrays):
+        if not self._maps.load_table(answer.key, answer.arrays):
             self._refuse(answer.key, "no room for its table")
         if answer.is_cached:
             self.from_cache += 1

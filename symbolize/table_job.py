@@ -5,7 +5,7 @@
         <-- frame {"name": "8f...-19..."}       build id and digest: what a table of it is known by
     "c" + descriptor of a cached table -------> takes it, if it is whole and of that digest
     or "b" -----------------------------------> builds the table
-        <-- frame {"size": n, "is_cached": true} and n bytes: the table, serialised
+        <-- frame {"size": n, "is_cached": true, ...} and n bytes: the table, serialised
 
 A frame with a "failure" ends the exchange for that file. A frame is its length, 4 bytes, and JSON.
 """
@@ -20,6 +20,7 @@ from pyprof.symbolize.error import SymbolizeError
 
 if TYPE_CHECKING:
     from pyprof.symbolize.layout import Image, Layout
+    from pyprof.symbolize.unwind_table import UnwindTable
 
 HEADER = struct.Struct("<I")
 TABLE, CACHED, BUILD = b"t", b"c", b"b"
@@ -55,7 +56,7 @@ def _answer(parent: socket.socket, descriptor: int) -> None:
 
 
 def _exchange(parent: socket.socket, descriptor: int) -> None:
-    from pyprof.symbolize import table_file, unwind_table  # noqa: PLC0415 (imports numpy)
+    from pyprof.symbolize import unwind_table  # noqa: PLC0415 (imports numpy)
     from pyprof.symbolize.layout import build_id, elf_layout, mapped_image  # noqa: PLC0415
 
     image = mapped_image(descriptor)
@@ -67,16 +68,24 @@ def _exchange(parent: socket.socket, descriptor: int) -> None:
     if kind == CACHED:
         try:
             serialised = bytes(mapped_image(cached))
-            table_file.parsed(serialised, digest)
+            table = unwind_table.parsed(serialised, digest)
         except SymbolizeError:
             pass  # damaged: built anew
         else:
-            _send(parent, {"size": len(serialised), "is_cached": True}, serialised)
+            _send(parent, _sizes(table, serialised, is_cached=True), serialised)
             return
         finally:
             os.close(cached)
-    serialised = table_file.serialised(unwind_table.unwind_table(image, layout), digest)
-    _send(parent, {"size": len(serialised), "is_cached": False}, serialised)
+    table = unwind_table.unwind_table(image, layout)
+    serialised = unwind_table.serialised(table, digest)
+    _send(parent, _sizes(table, serialised, is_cached=False), serialised)
+
+
+def _sizes(table: "UnwindTable", serialised: bytes, *, is_cached: bool) -> dict[str, Any]:
+    """Return what the parent must know of a serialised table: its arrays come last in it."""
+    sizes = [len(table.blocks), len(table.rows), len(table.rules)]
+    first = table.first_block
+    return {"size": len(serialised), "arrays": sizes, "first_block": first, "is_cached": is_cached}
 
 
 def _digest(image: "Image", layout: "Layout") -> bytes:

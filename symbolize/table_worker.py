@@ -26,14 +26,27 @@ _TABLE_NAME = re.compile(r"[0-9a-f-]{8,200}")
 _TABLE_BYTES = 64 << 20
 
 
+class TableArrays(NamedTuple):
+    """An unwind table as the kernel's walk reads it; see unwind_table.UnwindTable."""
+
+    first_block: int
+    blocks: bytes
+    rows: bytes
+    rules: bytes
+
+
 class TableAnswer(NamedTuple):
     """What came of one file."""
 
     key: int  # as it was asked for
     name: str  # "8f...-19...": what a cached table is known by; "" when there is none
-    serialised: bytes  # for unwind_table.parsed; empty when there is none
+    serialised: bytes  # for the cache; empty when there is none
+    arrays: TableArrays
     is_cached: bool  # it came from the cache
     failure: str  # "", or one line: why there is no table
+
+
+_NO_ARRAYS = TableArrays(0, b"", b"", b"")
 
 
 class _Asked(NamedTuple):
@@ -51,6 +64,8 @@ class TableWorker:
         self._worker: Confined | None = None
         self._name = ""
         self._table_bytes = -1  # -1: its size has not come yet
+        self._array_bytes = 0, 0, 0
+        self._first_block = 0
         self._is_cached = False
         self._deadline_s = 0.0
 
@@ -109,7 +124,7 @@ class TableWorker:
             if header is None:
                 return self._late()
             if "failure" in header:
-                return TableAnswer(self._waiting[0].key, "", b"", False, _line(header["failure"]))
+                return TableAnswer(self._waiting[0].key, "", b"", _NO_ARRAYS, False, _line(header["failure"]))
             if "name" in header:
                 self._take_name(str(header["name"]))
             else:
@@ -118,7 +133,8 @@ class TableWorker:
             return self._late()
         serialised = bytes(memoryview(arrived)[: self._table_bytes])
         del arrived[: self._table_bytes]
-        return TableAnswer(self._waiting[0].key, self._name, serialised, self._is_cached, "")
+        arrays = _arrays(serialised, self._first_block, self._array_bytes)
+        return TableAnswer(self._waiting[0].key, self._name, serialised, arrays, self._is_cached, "")
 
     def _take_name(self, name: str) -> None:
         if self._name or not _TABLE_NAME.fullmatch(name):
@@ -133,6 +149,11 @@ class TableWorker:
         size_bytes = header["size"]
         if type(size_bytes) is not int or not 0 <= size_bytes <= _TABLE_BYTES or not self._name:
             raise ValueError(size_bytes)
+        blocks, rows, rules = (int(size) for size in header["arrays"])  # type: ignore[attr-defined]
+        if min(blocks, rows, rules) < 0 or blocks + rows + rules > size_bytes:
+            raise ValueError(size_bytes)
+        self._array_bytes = blocks, rows, rules
+        self._first_block = int(header["first_block"])  # type: ignore[call-overload]
         self._table_bytes, self._is_cached = size_bytes, header["is_cached"] is True
 
     def _late(self) -> TableAnswer | None:
@@ -143,7 +164,7 @@ class TableWorker:
     def _failed(self, reason: str) -> TableAnswer:
         """Return a failure, and let go of the worker: the next file gets a new one."""
         self.close()
-        return TableAnswer(self._waiting[0].key, "", b"", False, reason)
+        return TableAnswer(self._waiting[0].key, "", b"", _NO_ARRAYS, False, reason)
 
     def _send_next(self) -> None:
         self._name, self._table_bytes, self._is_cached = "", -1, False
@@ -161,6 +182,18 @@ class TableWorker:
                 socket.send_fds(self._worker.socket, [kind], [descriptor])
             else:
                 self._worker.socket.sendall(kind)
+
+
+def _arrays(serialised: bytes, first_block: int, sizes: tuple[int, int, int]) -> TableArrays:
+    """Return the arrays at the end of a serialised table. Raises: ValueError when they cannot be such."""
+    blocks, rows, rules = sizes
+    if not 0 <= first_block < 1 << 32 or blocks % 8 or rows % 4096 or rules % 16:
+        raise ValueError(sizes)
+    at = len(serialised) - sum(sizes)
+    rows_at, rules_at = at + blocks, at + blocks + rows
+    return TableArrays(
+        first_block, serialised[at:rows_at], serialised[rows_at:rules_at], serialised[rules_at:]
+    )
 
 
 def _taken_header(arrived: bytearray) -> dict[str, object] | None:
