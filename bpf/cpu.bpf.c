@@ -334,6 +334,10 @@ static __always_inline void walk_user_stack(struct bpf_perf_event_data *ctx, str
 
 	if (settings.unwind_tables && walk && unwind_begin(walk, task)) {
 		key->user_end = unwind_user_stack(walk, key->pid, key->start_ns, image, settings.max_depth);
+		if (key->user_end != END_COMPLETE && BPF_CORE_READ_BITFIELD(task, in_execve)) {
+			key->user_end = END_BY_KERNEL; /* the old stack is gone, the new one not there yet */
+			return;
+		}
 		if (walk->depth)
 			key->user_stack = stack_id(walk->depth);
 	} else {

@@ -44,6 +44,7 @@ struct pt_regs {
 
 struct task_struct {
 	unsigned int flags;
+	unsigned in_execve : 1; /* between two program images */
 	int pid;
 	int tgid;
 	struct mm_struct *mm;

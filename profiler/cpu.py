@@ -1,5 +1,6 @@
 """CPU captures: timed sampling of what runs, from the first event to the Capture."""
 
+import contextlib
 import errno
 import os
 import platform
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from pyprof.profiler import perf_event, proc
 from pyprof.profiler.capture import Capture
+from pyprof.profiler.command_files import command_files
 from pyprof.profiler.diagnosis import machine_state, refusal
 from pyprof.profiler.engine import Counts, SamplingEngine, Stats, Target
 from pyprof.profiler.errors import ExitCode, ProfilerError
@@ -24,9 +26,11 @@ from pyprof.profiler.unwinder import Unwinder
 from pyprof.profiler.verify import REGISTERS_MASK, STACK_BYTES, PerfCopies, Verification, compared
 from pyprof.profiler.version import pyprof_version
 from pyprof.profiler.watch import Source
+from pyprof.symbolize.table_worker import TableWorker
 
 DEFAULT_FREQUENCY_HZ = 49
 PERF_MAX_STACK = 127
+TABLES_WAIT_S = 1.0  # a command is held back until the tables of its files are there, so long at most
 
 
 @dataclass(slots=True)
@@ -60,6 +64,11 @@ class CpuSampler:
             raise ProfilerError(f"CPU {absent[0]} is not online; online are: {_list(online)}", ExitCode.USAGE)
         self.tracker = _opened(lambda: Tracker(online), "follow processes")
         self._unwinder: Unwinder | None = None
+        self._table_cache = TableCache(cache_folder())
+        self._table_worker = TableWorker(self._table_cache.open)
+        if self._wants_tables:
+            with contextlib.suppress(OSError):  # asking it tells
+                self._table_worker.start()  # it loads its libraries while the program is loaded
         self._perf_copies = PerfCopies()
         self._verification = Verification(0, 0)
 
@@ -85,19 +94,24 @@ class CpuSampler:
         if not self._cpus:
             raise ProfilerError("no CPU could be sampled; `pyprof doctor` tells what works here")
         if self._unwinder:
-            self._unwinder.start({target.pid for target in targets})
+            soon = command_files(self.settings.command) if self.settings.command else []
+            self._unwinder.start({target.pid for target in targets}, soon, TABLES_WAIT_S)
+
+    @property
+    def _wants_tables(self) -> bool:
+        return self.settings.unwind is not Unwind.FRAME_POINTERS and self.settings.user_stacks
 
     def _load(self, cpus: int) -> None:
         """Load the program with the walk along unwind tables, or without it where the kernel has no way."""
         wanted = self.settings.unwind
-        if wanted is not Unwind.FRAME_POINTERS and self.settings.user_stacks:
+        if self._wants_tables:
             self.settings = replace(self.settings, unwind=Unwind.TABLES)
             try:
                 if platform.machine() != "x86_64":
                     raise LibbpfError(f"unwind tables are for x86_64, not {platform.machine()}", errno.ENOSYS)
                 self._engine.load(self.settings, self_pid=os.getpid(), cpus=cpus)
                 maps, copies = self._engine.unwind_maps(), self._engine.copies()
-                self._unwinder = Unwinder(maps, copies, self.tracker, TableCache(cache_folder()))
+                self._unwinder = Unwinder(maps, copies, self.tracker, self._table_worker, self._table_cache)
             except LibbpfError as error:
                 if wanted is Unwind.TABLES or error.errno in {errno.EPERM, errno.EACCES}:
                     raise
@@ -165,6 +179,8 @@ class CpuSampler:
         """Let go of everything; after `finish` too."""
         if self._unwinder:
             self._unwinder.close()
+        self._table_worker.close()
+        self._perf_copies.close()
         self._engine.close()
         self.tracker.close()
 

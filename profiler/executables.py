@@ -74,7 +74,7 @@ class Executables(Sequence[Executable]):
         number = self._of_files.get(identity_of(file))
         if number is None:
             number = self._new_number(file)
-        if number is not None:
+        if number is not None and file.mapping.limit > file.mapping.start:
             piece, pieces = file.mapping, self._list[number].pieces
             known = pieces.get(piece.file_offset)
             if known is None or known.limit - known.start < piece.limit - piece.start:

@@ -10,7 +10,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyprof.profiler.capture import (
     END_COMPLETE,
@@ -37,6 +37,9 @@ from pyprof.symbolize.layout import mapped_image
 from pyprof.symbolize.stack_copy import CodeRange, StackCopy, Walk, WalkEnd
 from pyprof.symbolize.vdso import vdso_image
 
+if TYPE_CHECKING:
+    from pyprof.symbolize.stack_unwinder import StackUnwinder
+
 TIMEOUT_S = 30.0  # for all stacks together
 MAPPED_BYTES = 64 << 30  # of address space for files; none of it is memory
 
@@ -50,6 +53,7 @@ _ENDS = {
     WalkEnd.TOO_DEEP: END_TOO_DEEP,
 }
 _FIRST_ID = 1 << 32  # of stacks that the kernel does not have; its own have the top bit set
+RIP = 16  # in a copy's registers
 _RESULT = struct.Struct("<BH")  # end, number of words
 
 ImageOf = Callable[[Sample], Image | None]
@@ -81,14 +85,23 @@ def walked_stacks(
             walked.extend(_read_stack(worker, deadline_s, max_depth) for _ in copies)
     except (OSError, EndedError, ValueError):
         pass  # those that are missing say so at their roots
-    leaf_only = WalkedStack((), END_NOT_READY)
-    return walked + [leaf_only] * (len(copies) - len(walked))
+    return walked + [_leaf_only(stack) for stack in stacks[len(walked) :]]
+
+
+def _leaf_only(stack: StackCopy) -> WalkedStack:
+    """Return what can be told without a walk."""
+    pc = stack.registers[RIP]
+    for place in stack.ranges:
+        if place.start <= pc < place.limit and place.binary >= 0:
+            word = word_of(FrameWord(place.binary, pc - place.start + place.file_offset))
+            return WalkedStack((word,), END_NOT_READY)
+    return WalkedStack((pc,), END_NOT_READY)
 
 
 def with_walked(counts: Counts, samples: Sequence[Sample], stacks: Sequence[WalkedStack]) -> Counts:
     """Return the counts with these samples added, each with its stack; equal ones become one."""
     ids = {words: number for number, words in counts.stacks.items()}
-    values = Counter({sample._replace(value=0): sample.value for sample in counts.samples})
+    values: Counter[Sample] = Counter({sample._replace(value=0): sample.value for sample in counts.samples})
     for sample, stack in zip(samples, stacks, strict=True):
         number = ids.setdefault(stack.words, _FIRST_ID + len(ids)) if stack.words else STACK_UNREADABLE
         values[sample._replace(user_stack=number, user_end=stack.end, value=0)] += sample.value
@@ -140,7 +153,7 @@ class _WalkJob:
         images = [self._image(one) if at in wanted else None for at, one in enumerate(self._binaries)]
         unwinder = StackUnwinder(images)
         for stack in self._stacks:
-            walk = unwinder.walk(stack, self._max_depth)
+            walk = _walk(unwinder, stack, self._max_depth)
             words = _words(walk)
             parent.sendall(_RESULT.pack(_ENDS[walk.end], len(words)) + struct.pack(f"<{len(words)}Q", *words))
 
@@ -151,6 +164,15 @@ class _WalkJob:
             return mapped_image(binary.descriptor)
         except SymbolizeError:
             return None
+
+
+def _walk(unwinder: "StackUnwinder", stack: StackCopy, max_depth: int) -> Walk:
+    try:
+        return unwinder.walk(stack, max_depth)
+    except MemoryError:
+        raise
+    except Exception:  # a file that nobody thought of must cost one stack, not all that are left
+        return Walk((), (), WalkEnd.UNSUPPORTED)
 
 
 def _words(walk: Walk) -> list[int]:

@@ -6,12 +6,14 @@ process table -> mapping feed -> kernel -> "this executable has no table yet" ->
 
 import contextlib
 import os
+import select
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from pyprof.profiler.copies import Copies
 from pyprof.profiler.executables import Executables
 from pyprof.profiler.mapping_feed import MappingFeed
+from pyprof.profiler.proc import FileMapping
 from pyprof.profiler.table_cache import TableCache
 from pyprof.profiler.tracker import Tracker
 from pyprof.profiler.unwind_maps import EXE_WITHOUT_TABLE, UnwindMaps
@@ -25,7 +27,9 @@ LOOK_AGAIN_S = 1.0  # before the mappings of one process are read once more
 class Unwinder:
     """Feeds mappings and tables to the kernel's walk. A Source for `watch`."""
 
-    def __init__(self, maps: UnwindMaps, copies: Copies, tracker: Tracker, cache: TableCache) -> None:
+    def __init__(
+        self, maps: UnwindMaps, copies: Copies, tracker: Tracker, worker: TableWorker, cache: TableCache
+    ) -> None:
         self.executables = Executables(tracker.binaries)
         self.copies = copies
         self.failures: dict[int, str] = {}  # executable: why it has no table
@@ -35,17 +39,26 @@ class Unwinder:
         self._tracker = tracker
         self._cache = cache
         self._feed = MappingFeed(maps, tracker.table, self.executables)
-        self._worker = TableWorker(cache.open)
+        self._worker = worker
         self._asked: set[int] = set()
         self._looked_s: dict[int, float] = {}  # process: when its mappings were read because of a copy
         self._whole: Collection[int] = ()
         self._vdso = -1
 
-    def start(self, whole: Collection[int]) -> None:
-        """Begin; all tables of the processes `whole` are wanted, of others what is sampled."""
+    def start(self, whole: Collection[int], soon: Sequence[FileMapping], wait_s: float) -> None:
+        """Begin; all tables of the processes `whole` are wanted, of others what is sampled.
+
+        The tables of the files in `soon` are waited for, so long at most.
+        """
         self._whole = whole
-        with contextlib.suppress(OSError):  # asking tells
-            self._worker.start()
+        for file in soon:
+            self._tracker.binaries.hold(os.getpid(), file)
+        numbers = [self.executables.number(file) for file in soon]
+        self._ask([number for number in numbers if number is not None])
+        deadline_s = time.monotonic() + wait_s
+        while self._worker.is_busy and time.monotonic() < deadline_s:
+            select.select([self._worker.fileno()], [], [], 0.01)
+            self._take_answers()
 
     def filenos(self) -> list[int]:
         """Return the descriptors that are readable when something waits."""
@@ -60,8 +73,7 @@ class Unwinder:
             if pid in self._whole:
                 self._ask(self._feed.executables_of(pid))
         self._ask(self._maps.wanted_exes(len(self.executables)))
-        for answer in self._worker.answers():
-            self._take(answer)
+        self._take_answers()
 
     def finish(self) -> None:
         """Take what is left in the ring, and stop."""
@@ -109,6 +121,10 @@ class Unwinder:
                 self._vdso = os.memfd_create("vdso", os.MFD_CLOEXEC)
                 os.write(self._vdso, image)
         return self._vdso
+
+    def _take_answers(self) -> None:
+        for answer in self._worker.answers():
+            self._take(answer)
 
     def _take(self, answer: TableAnswer) -> None:
         if answer.failure:
