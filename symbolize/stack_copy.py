@@ -26,6 +26,9 @@ class StackCopy(NamedTuple):
     registers: tuple[int, ...]
     stack: bytes  # memory from rsp on, as much as was copied
     ranges: Sequence[CodeRange]  # sorted, none overlaps another
+    # Of `stack`, below rsp. A function that has popped the rbp of its caller and returns next may have
+    # a row that still finds it in memory, of which the psABI keeps 128 bytes unchanged.
+    red_zone_bytes: int = 0
 
 
 class WalkEnd(Enum):
