@@ -12,9 +12,8 @@ from pyprof.symbolize.cfi_program import COLUMN_COUNT, Row, Rule, RuleKind
 from pyprof.symbolize.dwarf_cursor import WORD_MASK
 from pyprof.symbolize.dwarf_expression import expression_value
 from pyprof.symbolize.error import SymbolizeError
-from pyprof.symbolize.stack_copy import StackCopy, WalkEnd
+from pyprof.symbolize.stack_copy import RBP, RBX, RIP, RSP, StackCopy, WalkEnd
 
-RBX, RBP, RSP, RIP = 3, 6, 7, 16
 _WORD = struct.Struct("<Q")
 
 

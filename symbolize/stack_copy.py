@@ -8,6 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 NO_BINARY = -1
+RAX, RDX, RCX, RBX, RSI, RDI, RBP, RSP, RIP = 0, 1, 2, 3, 4, 5, 6, 7, 16  # r8 to r15 are 8 to 15
 
 
 class CodeRange(NamedTuple):

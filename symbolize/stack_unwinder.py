@@ -13,9 +13,9 @@ from functools import lru_cache
 
 from pyprof.symbolize.cfi_program import CfaRule, Row, Rule, RuleKind
 from pyprof.symbolize.error import SymbolizeError
-from pyprof.symbolize.frame_state import RBP, RIP, RSP, FrameState
+from pyprof.symbolize.frame_state import FrameState
 from pyprof.symbolize.layout import Image
-from pyprof.symbolize.stack_copy import NO_BINARY, CodeRange, StackCopy, Walk, WalkEnd
+from pyprof.symbolize.stack_copy import NO_BINARY, RBP, RIP, RSP, CodeRange, StackCopy, Walk, WalkEnd
 from pyprof.symbolize.unwind_image import UnwindImage
 
 DEPTH_LIMIT = 127  # frames; what the kernel's own walker has

@@ -3,6 +3,7 @@
 import pytest
 from cfiwriter import CODE_OFFSET, RIP, RSP, Cie, Fde, elf_with_frames
 
+from pyprof.symbolize import unwind_image
 from pyprof.symbolize.cfi_program import CfaRule, Row, Rule, RuleKind
 from pyprof.symbolize.unwind_image import UnwindImage
 
@@ -70,3 +71,10 @@ def test_call_is_looked_for_before_the_place() -> None:
     assert not image.is_after_call(CODE_OFFSET + 0x14)
     assert not image.is_after_call(2)
     assert not image.is_after_call(1 << 40)
+
+
+def test_programs_of_a_file_are_not_run_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unwind_image, "_PROGRAM_BUDGET", 1000)
+    image = UnwindImage(elf_with_frames([Fde(0, 0x100, bytes(290))]))
+    rows = [image.row_at(CODE_OFFSET + distance, is_exact=True) for distance in range(5)]
+    assert [row is not None and row.cfa is not None for row in rows] == [True, True, True, False, False]
