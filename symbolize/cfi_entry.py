@@ -18,7 +18,7 @@ from pyprof.symbolize.error import SymbolizeError
 from pyprof.symbolize.layout import Image
 
 _COMMON_LIMIT = 4096  # bytes of a CIE; real ones have 20 to 60
-_ENTRY_LIMIT = 1 << 17  # bytes of an FDE; the largest of libLLVM, node and libpython have some thousands
+_ENTRY_LIMIT = 1 << 17  # bytes of an FDE; the largest of cc1, an extreme, has 20,064
 _ABSOLUTE = 0x00
 _ADDRESS_BYTES = 8
 

@@ -23,7 +23,7 @@ from pyprof.symbolize.error import SymbolizeError
 
 COLUMN_COUNT = 17  # rax to r15 and rip; vector registers never lead to a caller
 EXPRESSION_LIMIT = 1024  # bytes
-_STEP_LIMIT = 1 << 14  # instructions for one row
+_STEP_LIMIT = 1 << 16  # instructions for one row; the most in cc1, an extreme, are 13,365
 _SAVED_LIMIT = 64  # rows that DW_CFA_remember_state may hold
 
 

@@ -16,7 +16,7 @@ from pyprof.symbolize.error import SymbolizeError
 ReadMemory = Callable[
     [int, int], int | None
 ]  # (absolute address, bytes) -> little-endian value, None: absent
-_STEP_LIMIT = 1024  # operations; real expressions have about ten
+_STEP_LIMIT = 128  # operations; real expressions have up to about ten
 _DEPTH_LIMIT = 64  # values on the stack
 
 

@@ -12,16 +12,15 @@ from pyprof.symbolize.cfi_program import COLUMN_COUNT, Row, Rule, RuleKind
 from pyprof.symbolize.dwarf_cursor import WORD_MASK
 from pyprof.symbolize.dwarf_expression import expression_value
 from pyprof.symbolize.error import SymbolizeError
-from pyprof.symbolize.stack_copy import StackCopy, WalkEnd
+from pyprof.symbolize.stack_copy import RBP, RBX, RIP, RSP, StackCopy, WalkEnd
 
-RBX, RBP, RSP, RIP = 3, 6, 7, 16
 _WORD = struct.Struct("<Q")
 
 
 class FrameState:
     """The registers of one frame, None for those that are not known, and the copied stack."""
 
-    __slots__ = ("_base", "_stack", "_stack_bytes", "is_exact", "registers", "rip", "rsp")
+    __slots__ = ("_base", "_is_cut", "_stack", "_stack_bytes", "is_exact", "registers", "rip", "rsp")
 
     def __init__(self, copy: StackCopy) -> None:
         """Start at the leaf. Raises: SymbolizeError when the copy does not have 17 registers."""
@@ -33,7 +32,8 @@ class FrameState:
         self.is_exact = True  # the thread was at rip; otherwise it will return to it
         self._stack = copy.stack
         self._stack_bytes = len(copy.stack)
-        self._base = self.rsp
+        self._base = self.rsp - copy.red_zone_bytes
+        self._is_cut = False  # whether memory was needed that was not copied
 
     @property
     def stack_limit(self) -> int:
@@ -45,6 +45,7 @@ class FrameState:
         offset = address - self._base
         if 0 <= offset <= self._stack_bytes - 8:
             return int(_WORD.unpack_from(self._stack, offset)[0])
+        self._is_cut = True
         return None
 
     def read(self, address: int, size_bytes: int) -> int | None:
@@ -52,6 +53,7 @@ class FrameState:
         offset = address - self._base
         if 0 <= offset <= self._stack_bytes - size_bytes:
             return int.from_bytes(self._stack[offset : offset + size_bytes], "little")
+        self._is_cut = True
         return None
 
     def enter_caller(self, row: Row) -> WalkEnd | None:
@@ -83,13 +85,18 @@ class FrameState:
         self.rip, self.rsp, self.is_exact = rip, rsp, False
 
     def _cfa(self, row: Row) -> int | None:
-        """Return the canonical frame address, None when memory for it was not copied."""
+        """Return the canonical frame address, None when memory for it was not copied.
+
+        Where a register is not known and memory was missing before, it is taken to be for that.
+        """
         rule = row.cfa
         if rule is None:
             raise SymbolizeError("call frame information without a CFA")
         if rule.expression is not None:
             return expression_value(rule.expression, self.registers, self.read)
         base = self.registers[rule.register] if rule.register < COLUMN_COUNT else None
+        if base is None and self._is_cut:
+            return None
         if base is None:
             raise SymbolizeError(f"the value of register {rule.register} is not known")
         return base + rule.offset & WORD_MASK

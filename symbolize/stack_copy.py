@@ -8,6 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 NO_BINARY = -1
+RAX, RDX, RCX, RBX, RSI, RDI, RBP, RSP, RIP = 0, 1, 2, 3, 4, 5, 6, 7, 16  # r8 to r15 are 8 to 15
 
 
 class CodeRange(NamedTuple):
@@ -26,6 +27,9 @@ class StackCopy(NamedTuple):
     registers: tuple[int, ...]
     stack: bytes  # memory from rsp on, as much as was copied
     ranges: Sequence[CodeRange]  # sorted, none overlaps another
+    # Of `stack`, below rsp. A function that has popped the rbp of its caller and returns next may have
+    # a row that still finds it in memory, of which the psABI keeps 128 bytes unchanged.
+    red_zone_bytes: int = 0
 
 
 class WalkEnd(Enum):

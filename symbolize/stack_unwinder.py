@@ -13,9 +13,9 @@ from functools import lru_cache
 
 from pyprof.symbolize.cfi_program import CfaRule, Row, Rule, RuleKind
 from pyprof.symbolize.error import SymbolizeError
-from pyprof.symbolize.frame_state import RBP, RIP, RSP, FrameState
+from pyprof.symbolize.frame_state import FrameState
 from pyprof.symbolize.layout import Image
-from pyprof.symbolize.stack_copy import NO_BINARY, CodeRange, StackCopy, Walk, WalkEnd
+from pyprof.symbolize.stack_copy import NO_BINARY, RBP, RIP, RSP, CodeRange, StackCopy, Walk, WalkEnd
 from pyprof.symbolize.unwind_image import UnwindImage
 
 DEPTH_LIMIT = 127  # frames; what the kernel's own walker has
@@ -85,13 +85,12 @@ class StackUnwinder:
         caller_rbp, rip = state.word(rbp), state.word(rbp + 8)
         if caller_rbp is None or rip is None:
             return WalkEnd.STACK_CUT if rbp < state.stack_limit + _CUT_LIMIT else WalkEnd.NO_ROW
-        is_chain = caller_rbp == 0 or caller_rbp > rbp
-        if is_chain and rip == 0:
-            return WalkEnd.COMPLETE
-        if not is_chain or not self._is_return_address(ranges, rip, accepts_any_memory=True):
-            return WalkEnd.NO_ROW
-        state.enter(rip, rbp + 16, caller_rbp)
-        return None
+        if self._is_return_address(ranges, rip, accepts_any_memory=True) and not 0 < caller_rbp <= rbp:
+            state.enter(rip, rbp + 16, caller_rbp)
+            return None
+        # Nothing called the outermost frame. Go has the address of the end of a goroutine there.
+        is_outermost = caller_rbp == 0 and (rip == 0 or code_range(ranges, rip))
+        return WalkEnd.COMPLETE if is_outermost else WalkEnd.NO_ROW
 
     def _is_return_address(
         self, ranges: Sequence[CodeRange], address: int, *, accepts_any_memory: bool

@@ -10,9 +10,12 @@ from pyprof.symbolize.cfi_program import CfaRule, Row, Rule, RuleKind, row_at
 from pyprof.symbolize.cfi_reader import FrameTable
 from pyprof.symbolize.error import SymbolizeError
 from pyprof.symbolize.layout import Image, Layout, elf_layout, virtual_offset
+from pyprof.symbolize.stack_copy import RAX, RBP, RBX, RCX, RDI, RDX, RIP, RSI, RSP
 
-RAX, RDX, RCX, RBX, RSI, RDI, RBP, RSP, RIP = 0, 1, 2, 3, 4, 5, 6, 7, 16
 _EM_X86_64 = 62
+# Bytes of programs that are run for one file: some ten seconds at worst, and half a million places in code of
+# usual files, whose programs have about 30 bytes.
+_PROGRAM_BUDGET = 1 << 24
 _UNREADABLE = Row(None, (), RIP, is_signal_frame=False)
 
 # What the kernel leaves on the stack for a signal handler is at rsp when the handler has returned:
@@ -36,12 +39,13 @@ class UnwindImage:
     def __init__(self, image: Image | None) -> None:
         """image: the whole file; None when it cannot be read, and then it has no rows and no code."""
         self._image = b"" if image is None else image
+        self._program_budget = _PROGRAM_BUDGET
 
     def row_at(self, file_offset: int, is_exact: bool) -> Row | None:
         """Return what the call frame information says about a place in the code; None when it says nothing.
 
         is_exact: whether the thread was at this place; otherwise it will return to it, and is in the call
-        before. The row has no CFA when the information cannot be read.
+        before. The row has no CFA when the information cannot be read, or too much of it was.
         """
         row = self._program_row(file_offset if is_exact else file_offset - 1)
         if (row is None or not row.is_signal_frame) and self._is_signal_return(file_offset, is_exact):
@@ -60,6 +64,9 @@ class UnwindImage:
             return None
         try:
             entry = self._frames.entry_at(target)
+            self._program_budget -= len(entry.program) if entry else 0
+            if self._program_budget < 0:
+                return _UNREADABLE
             return row_at(entry, target) if entry else None
         except SymbolizeError:
             return _UNREADABLE
