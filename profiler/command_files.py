@@ -5,6 +5,7 @@
 
 import os
 import shutil
+from pathlib import PurePath
 
 from pyprof.profiler.executables import VDSO
 from pyprof.profiler.proc import FileMapping, executable_mappings
@@ -24,7 +25,7 @@ def command_files(arguments: tuple[str, ...]) -> list[FileMapping]:
 
 
 def _is_common(path: str) -> bool:
-    return path == VDSO or os.path.basename(path).startswith(COMMON_LIBRARIES)
+    return path == VDSO or PurePath(path).name.startswith(COMMON_LIBRARIES)
 
 
 def _interpreters(program: str) -> list[str]:

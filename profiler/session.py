@@ -1,6 +1,7 @@
 """One capture from its first event to its last: the sampler, the wait, the command it may launch."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,10 @@ from pyprof.profiler.resolve import Unnamed, unnamed_profile
 from pyprof.profiler.settings import Settings
 from pyprof.profiler.watch import End, Readable, watch
 
+SETTLE_S = 0.15
+
 Progress = Callable[[float, CpuSampler], None]  # seconds since the start
+Work = Callable[[], object]
 
 
 class Outcome(NamedTuple):
@@ -69,7 +73,7 @@ class CpuSession:
             duration_s=sampler.settings.duration_s,
             interrupts=interrupts,
             targets=[self._command] if self._command else self._pidfds(),
-            idle_work=_chained(sampler.tracker.snapshots(self._snapshot_pids()), idle_work),
+            idle_work=_chained(sampler.tracker.snapshots(self._snapshot_pids()), _when_settled(idle_work)),
             each_second=lambda: self._look_around(targets),
             on_progress=lambda seconds: on_progress(seconds, sampler),
         )
@@ -146,8 +150,15 @@ def _no_such(kind: str, number: int) -> ProfilerError:
     return ProfilerError(f"there is no {kind} {number}; `{option}` lists them", ExitCode.USAGE)
 
 
-def _chained(
-    first: Iterable[Callable[[], object]], then: Iterable[Callable[[], object]]
-) -> Iterable[Callable[[], object]]:
+def _chained(first: Iterable[Work], then: Iterable[Work | None]) -> Iterable[Work | None]:
     yield from first
     yield from then
+
+
+def _when_settled(work: Iterable[Work]) -> Iterable[Work | None]:
+    """Yield what can wait, but nothing as long as mappings and tables arrive that the walk waits for."""
+    begin_s = time.monotonic() + SETTLE_S
+    for piece in work:
+        while time.monotonic() < begin_s:
+            yield None
+        yield piece

@@ -47,27 +47,29 @@ def watch(
     duration_s: float | None,
     interrupts: Readable,
     targets: Sequence[Readable],
-    idle_work: Iterable[Callable[[], object]],
+    idle_work: Iterable[Callable[[], object] | None],
     each_second: Callable[[], bool],
     on_progress: Callable[[float], None],
 ) -> End:
     """Drain the sources, in order, until the capture's end, and return why it ended.
 
     `targets` are descriptors that become readable when a process ends; the capture ends with the last
-    of them. `idle_work` is done one piece at a time between drains, `each_second` about once a second:
-    it tells whether the targets are gone. `on_progress` is told the seconds that have passed.
+    of them. `idle_work` is done one piece at a time between drains (None: nothing for now), `each_second`
+    about once a second: it tells whether the targets are gone. `on_progress` is told the seconds that have passed.
     """
     began_s = time.monotonic()
     end_s = began_s + duration_s if duration_s is not None else float("inf")
     next_check_s = began_s + CPU_CHECK_S
     work = iter(idle_work)
     living = {target.fileno() for target in targets}
+    ready: set[int] = set()
     while True:
         now_s = time.monotonic()
         if now_s >= end_s:
             return End.DURATION
         piece = next(work, None)
-        wait_s = 0.0 if piece else max(min(end_s - now_s, LONGEST_WAIT_S), 0)
+        # what has just arrived may take effect at the next drain only
+        wait_s = 0.0 if piece or ready else max(min(end_s - now_s, LONGEST_WAIT_S), 0)
         ready = _ready([interrupts.fileno(), *living, *_filenos(sources)], wait_s)
         if interrupts.fileno() in ready:
             return End.SIGNAL
