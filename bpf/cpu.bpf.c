@@ -271,39 +271,44 @@ static __always_inline void note_outcome(const struct sample_key *key, bool coun
 }
 
 /*
- * Hand the sample over to user space, with its registers and so much of its stack, up to the first page that
+ * Hand the sample over to user space, with its registers and so many pages of its stack, those left out that
  * cannot be read. 0 when there is no room.
  */
-__noinline __u32 copy_stack(__u32 most_bytes)
+__noinline __u32 copy_stack(__u32 pages)
 {
-	__u32 cpu = bpf_get_smp_processor_id(), bytes = 0, piece;
+	__u32 cpu = bpf_get_smp_processor_id(), bytes = 0, at = 0, piece;
 	struct copied_sample *sample = bpf_map_lookup_elem(&copy_rooms, &cpu);
 	struct walk *walk = this_walk();
+	__u64 start;
 
 	if (!sample || !walk)
 		return 0;
 	__builtin_memcpy(sample->copy.registers, walk->registers, sizeof(walk->registers));
-	piece = 4096 - (walk->registers[DWARF_RSP] & 4095);
-	for (int i = 0; i < COPY_BYTES / 4096; i++) {
-		__u32 at = bytes;
-
-		asm volatile("%0 &= 32767" : "+r"(at));
-		asm volatile("%0 &= 8191" : "+r"(piece));
-		if (piece > 4096 || at >= most_bytes ||
-		    bpf_probe_read_user(sample->copy.stack + at, piece,
-					(void *)(walk->registers[DWARF_RSP] + at)))
+	sample->copy.holes = 0;
+	start = walk->registers[DWARF_RSP] - RED_ZONE_BYTES;
+	piece = 4096 - (start & 4095);
+	for (__u32 i = 0; i < COPY_PAGES; i++) {
+		if (i >= pages)
 			break;
-		bytes = at + piece;
+		asm volatile("%0 &= 65535" : "+r"(at));
+		asm volatile("%0 &= 8191" : "+r"(piece));
+		if (piece > 4096)
+			break;
+		if (bpf_probe_read_user(sample->copy.stack + at, piece, (void *)(start + at)))
+			sample->copy.holes |= 1U << i;
+		else
+			bytes = at + piece;
+		at += piece;
 		piece = 4096;
 	}
 	sample->copy.bytes = bytes;
-	asm volatile("%0 &= 65535" : "+r"(bytes));
-	if (bytes > COPY_BYTES)
-		bytes = COPY_BYTES;
+	asm volatile("%0 &= 131071" : "+r"(bytes));
+	if (bytes > COPY_PAGES * 4096)
+		return 0;
 	return !bpf_ringbuf_output(&copies, sample, offsetof(struct copied_sample, copy.stack) + bytes, 0);
 }
 
-static __always_inline bool hand_over(const struct sample_key *key, __u32 most_bytes)
+static __always_inline bool hand_over(const struct sample_key *key, __u32 pages)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct copied_sample *sample = bpf_map_lookup_elem(&copy_rooms, &cpu);
@@ -311,7 +316,7 @@ static __always_inline bool hand_over(const struct sample_key *key, __u32 most_b
 	if (!sample)
 		return false;
 	sample->key = *key;
-	return copy_stack(most_bytes);
+	return copy_stack(pages);
 }
 
 /* Whether perf is to write a record of this sample too, with its own copy of registers and stack. */
@@ -382,7 +387,7 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 		key.kernel_stack = walk_by_kernel(ctx, 0);
 	if (settings.user_stacks && task->mm) {
 		walk_user_stack(ctx, task, image, &key);
-		if (key.user_end == END_NOT_READY && hand_over(&key, COPY_BYTES)) {
+		if (key.user_end == END_NOT_READY && hand_over(&key, COPY_PAGES)) {
 			add_stat(STAT_COUNTED);
 			add_stat(STAT_COPIED);
 			return 0;

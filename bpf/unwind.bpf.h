@@ -14,6 +14,7 @@
 #define USER_CODE_64 0x33 /* arch/x86/include/asm/segment.h: __USER_CS */
 #define MAX_MAPPINGS_SHIFT 12
 #define FARTHEST_FRAME (8ULL << 20) /* a saved frame pointer further away is none */
+#define MAX_ARGUMENTS (1 << 20)
 #define WALK_GOES_ON END_COUNT
 #define NOT_FOUND 0xffffffffU
 
@@ -21,24 +22,26 @@
 #define NOT_BELOW(a, b) (1 - (((__u64)(a) - (__u64)(b)) >> 63))
 
 /* struct rt_sigframe of the kernel, from rsp in the trampoline on */
-#define SIGFRAME_RBP 120
+#define SIGFRAME_RBP 120 /* and rbx behind it */
 #define SIGFRAME_RSP 160
 #define SIGFRAME_RIP 168
 
-enum dwarf_register { DWARF_RBP = 6, DWARF_RSP = 7, DWARF_RIP = 16 };
+enum dwarf_register { DWARF_RBX = 3, DWARF_RBP = 6, DWARF_RSP = 7, DWARF_RIP = 16 };
 
 struct walk {
 	__u64 registers[UNWIND_REGISTERS]; /* as the sample found them */
 	__u64 pc;
 	__u64 sp;
 	__u64 bp;
+	__u64 bx;
 	__u32 depth;
 	__u32 first; /* the process's mappings */
 	__u32 count;
 	__u32 mapping;	   /* of the last frame: its caller is often in the same */
 	__u8 is_exact;	   /* pc is an instruction that was interrupted, not a return address */
 	__u8 is_bp_known;
-	__u8 padding[6];
+	__u8 is_bx_known;
+	__u8 padding[5];
 };
 
 #define MMAPABLE_ARRAY(name, type_, entries)                                                       \
@@ -166,18 +169,31 @@ __noinline __u32 follows_call(__u64 address, __u32 first, __u32 count)
 /* Go to the frame that a signal interrupted: the kernel has put its registers on the stack. */
 static __always_inline __u32 leave_signal_frame(struct walk *walk)
 {
-	__u64 saved[2]; /* rsp, rip */
-	__u64 bp;
+	__u64 stack[2]; /* rsp, rip */
+	__u64 base[2];	/* rbp, rbx */
 
-	if (bpf_probe_read_user(saved, sizeof(saved), (void *)(walk->sp + SIGFRAME_RSP)) ||
-	    bpf_probe_read_user(&bp, sizeof(bp), (void *)(walk->sp + SIGFRAME_RBP)))
+	if (bpf_probe_read_user(stack, sizeof(stack), (void *)(walk->sp + SIGFRAME_RSP)) ||
+	    bpf_probe_read_user(base, sizeof(base), (void *)(walk->sp + SIGFRAME_RBP)))
 		return END_NOT_RESIDENT;
-	walk->sp = saved[0];
-	walk->pc = saved[1];
-	walk->bp = bp;
-	walk->is_bp_known = true;
+	walk->sp = stack[0];
+	walk->pc = stack[1];
+	walk->bp = base[0];
+	walk->bx = base[1];
+	walk->is_bp_known = walk->is_bx_known = true;
 	walk->is_exact = true;
 	return WALK_GOES_ON;
+}
+
+/* Whether rsp is what a new program finds: argc, and argv[0] in the strings above. */
+static __always_inline bool is_program_start(const struct walk *walk, __u64 argc)
+{
+	__u64 name;
+
+	if (walk->bp || !argc || argc > MAX_ARGUMENTS)
+		return false;
+	if (bpf_probe_read_user(&name, sizeof(name), (void *)(walk->sp + 8)))
+		return false;
+	return name > walk->sp && name - walk->sp < FARTHEST_FRAME;
 }
 
 /* Go to the caller of code that no table covers; where that can be done without guessing. */
@@ -199,6 +215,8 @@ __noinline __u32 step_without_rule(void)
 			walk->is_exact = false;
 			return WALK_GOES_ON;
 		}
+		if (is_program_start(walk, saved[0]))
+			return END_COMPLETE;
 	} else if (!bpf_probe_read_user(saved, sizeof(__u64), (void *)walk->pc) &&
 		   saved[0] == sigreturn) {
 		return leave_signal_frame(walk);
@@ -211,10 +229,14 @@ __noinline __u32 step_without_rule(void)
 		return END_NO_ROW;
 	if (bpf_probe_read_user(saved, sizeof(saved), (void *)walk->bp))
 		return END_NOT_RESIDENT;
-	if (!saved[1] && !saved[0])
-		return END_COMPLETE;
-	if ((saved[0] && saved[0] <= walk->bp) || !follows_call(saved[1], walk->first, walk->count))
+	if ((saved[0] && saved[0] <= walk->bp) || !follows_call(saved[1], walk->first, walk->count)) {
+		/* Nothing called the outermost frame. Go has the address of a goroutine's end there. */
+		if (!saved[0] &&
+		    (!saved[1] || find_mapping(saved[1], walk->first, walk->count) != NOT_FOUND))
+			return END_COMPLETE;
 		return END_NO_ROW;
+	}
+	walk->is_bx_known = false;
 	walk->sp = walk->bp + 16;
 	walk->bp = saved[0];
 	walk->pc = saved[1];
@@ -237,8 +259,8 @@ static __always_inline __u64 frame_address(const struct walk *walk, const struct
 			return 0;
 		return base + rule->deref;
 	case CFA_REGISTER:
-		if (reg >= UNWIND_REGISTERS)
-			return 0;
+		if (reg == DWARF_RBX)
+			return walk->bx + rule->offset;
 		asm volatile("%0 &= 31" : "+r"(reg));
 		if (reg >= UNWIND_REGISTERS)
 			return 0;
@@ -254,12 +276,14 @@ static __always_inline __u32 leave_frame(struct walk *walk, const struct unwind_
 	bool uses_bp = rule->cfa == CFA_RBP || rule->cfa == CFA_RBP_DEREF || rule->rbp == RBP_AT_RBP;
 	__u64 cfa, return_address;
 
-	if ((uses_bp && !walk->is_bp_known) || (rule->cfa == CFA_REGISTER && walk->depth != 1))
+	if (uses_bp && !walk->is_bp_known)
+		return END_UNSUPPORTED;
+	if (rule->cfa == CFA_REGISTER && !(rule->reg == DWARF_RBX ? walk->is_bx_known : walk->depth == 1))
 		return END_UNSUPPORTED;
 	cfa = frame_address(walk, rule);
 	if (!cfa)
 		return END_NOT_RESIDENT;
-	if (cfa <= walk->sp)
+	if (cfa < walk->sp || (cfa == walk->sp && walk->depth != 1))
 		return END_NO_PROGRESS;
 	if (bpf_probe_read_user(&return_address, sizeof(return_address), (void *)(cfa - 8)))
 		return END_NOT_RESIDENT;
@@ -271,6 +295,13 @@ static __always_inline __u32 leave_frame(struct walk *walk, const struct unwind_
 		walk->is_bp_known = true;
 	} else if (rule->rbp != RBP_SAME) {
 		walk->is_bp_known = false;
+	}
+	if (rule->rbx == RBX_UNKNOWN) {
+		walk->is_bx_known = false;
+	} else if (rule->rbx != RBX_SAME) {
+		if (bpf_probe_read_user(&walk->bx, sizeof(__u64), (void *)(cfa + rule->rbx)))
+			return END_NOT_RESIDENT;
+		walk->is_bx_known = true;
 	}
 	walk->sp = cfa;
 	walk->pc = return_address;
@@ -356,7 +387,7 @@ static __always_inline bool unwind_begin(struct walk *walk, struct task_struct *
 	walk->registers[0] = regs->ax;
 	walk->registers[1] = regs->dx;
 	walk->registers[2] = regs->cx;
-	walk->registers[3] = regs->bx;
+	walk->registers[DWARF_RBX] = walk->bx = regs->bx;
 	walk->registers[4] = regs->si;
 	walk->registers[5] = regs->di;
 	walk->registers[DWARF_RBP] = walk->bp = regs->bp;
@@ -370,7 +401,7 @@ static __always_inline bool unwind_begin(struct walk *walk, struct task_struct *
 	walk->registers[14] = regs->r14;
 	walk->registers[15] = regs->r15;
 	walk->registers[DWARF_RIP] = walk->pc = regs->ip;
-	walk->is_bp_known = true;
+	walk->is_bp_known = walk->is_bx_known = true;
 	walk->is_exact = true;
 	walk->depth = 0;
 	return true;
@@ -403,6 +434,10 @@ static __always_inline enum unwind_end unwind_user_stack(struct walk *walk, __u3
 		end = step(max_depth);
 		if (end != WALK_GOES_ON)
 			break;
+	}
+	if (end == END_NO_MAPPING && process->copies) { /* it may have been mapped just now */
+		process->copies--;
+		return END_NOT_READY;
 	}
 	return end;
 }

@@ -36,7 +36,7 @@ enum unwind_cfa {
 	CFA_UNSUPPORTED,  /* there is a rule, and no way to follow it here */
 	CFA_RSP_DEREF,	  /* *(rsp + offset) + deref */
 	CFA_RBP_DEREF,	  /* *(rbp + offset) + deref */
-	CFA_REGISTER,	  /* reg + offset; known in the leaf only */
+	CFA_REGISTER,	  /* reg + offset; known in the leaf only, but for rbx */
 };
 
 enum unwind_rbp {
@@ -47,13 +47,16 @@ enum unwind_rbp {
 	RBP_UNSUPPORTED,
 };
 
+#define RBX_UNKNOWN 0
+#define RBX_SAME 1
+
 struct unwind_rule {
 	__u8 cfa; /* enum unwind_cfa */
 	__u8 rbp; /* enum unwind_rbp */
 	__u8 reg; /* DWARF's number */
 	__u8 padding;
 	__s16 rbp_offset;
-	__s16 padding2;
+	__s16 rbx; /* RBX_UNKNOWN, RBX_SAME, or saved at CFA + rbx: told in tables whose CFA may be in rbx */
 	__s32 offset;
 	__s32 deref;
 };
@@ -108,6 +111,8 @@ struct unwind_process {
 	__u64 exec_ns; /* of the program image that the mappings belong to; 0: its first */
 	__u32 first;
 	__u32 count;
+	__u32 copies; /* how many samples may still be handed over because an address was in no mapping */
+	__u32 padding;
 };
 
 /* How the walk of a user stack ended. */
@@ -126,13 +131,14 @@ enum unwind_end {
 };
 
 /* A sample whose stack is walked in user space: before its tables are ready, or to verify the walk. */
-#define COPY_BYTES 32768
+#define COPY_PAGES 16
+#define RED_ZONE_BYTES 128 /* below rsp, where rows may still find a register that was just popped */
 
 struct stack_copy {
 	__u64 registers[UNWIND_REGISTERS];
 	__u32 bytes; /* of `stack` */
-	__u32 padding;
-	__u8 stack[COPY_BYTES + 4096]; /* from rsp on; the last page is room for the verifier's peace */
+	__u32 holes; /* bit n: the n-th page could not be read; the first may be a part of one */
+	__u8 stack[(COPY_PAGES + 1) * 4096]; /* from rsp - RED_ZONE_BYTES on */
 };
 
 #endif

@@ -11,11 +11,12 @@ from pyprof.profiler.capture import END_NOT_READY, Sample
 from pyprof.profiler.cpu_maps import SAMPLE_KEY_BYTES, parse_sample
 from pyprof.profiler.libbpf import RingBuffer
 
-RING_BYTES = 4 << 20  # a power of two; at least 120 copies
+RING_BYTES = 4 << 20  # a power of two; at least 60 copies
+RED_ZONE_BYTES = 128  # bpf/unwind.h
 MAX_BYTES = 48 << 20  # kept until the capture's end
 REGISTERS = 17  # in DWARF's order, the 17th is rip
 
-_COPY = struct.Struct(f"={REGISTERS}QI4x")
+_COPY = struct.Struct(f"={REGISTERS}Q2I")
 _ONE = struct.pack("=Q", 1)
 
 
@@ -24,7 +25,9 @@ class CopiedSample(NamedTuple):
 
     sample: Sample
     registers: tuple[int, ...]  # DWARF's order: rip last
-    stack: bytes  # from rsp on; it may end early
+    stack: bytes  # memory from so far below rsp on; it may end early
+    red_zone_bytes: int = 0
+    holes: int = 0  # bit n: the n-th page of the stack could not be read
 
 
 class Copies:
@@ -65,7 +68,8 @@ class Copies:
 
 def parsed_copy(image: bytes) -> CopiedSample:
     """Return struct copied_sample; its stack has as many bytes as came."""
-    *registers, size_bytes = _COPY.unpack_from(image, SAMPLE_KEY_BYTES)
+    *registers, size_bytes, holes = _COPY.unpack_from(image, SAMPLE_KEY_BYTES)
     start = SAMPLE_KEY_BYTES + _COPY.size
     sample = parse_sample(image[:SAMPLE_KEY_BYTES], _ONE)
-    return CopiedSample(sample, tuple(registers), image[start : start + size_bytes])
+    stack = image[start : start + size_bytes]
+    return CopiedSample(sample, tuple(registers), stack, RED_ZONE_BYTES, holes)

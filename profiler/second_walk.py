@@ -73,7 +73,10 @@ def walked_stacks(
     if not copies:
         return []
     ranges = _Ranges(executables, image_of)
-    stacks = [StackCopy(copy.registers, copy.stack, ranges.of(copy.sample)) for copy in copies]
+    stacks = [
+        StackCopy(copy.registers, copy.stack, ranges.of(copy.sample), copy.red_zone_bytes, copy.holes)
+        for copy in copies
+    ]
     binaries = [executables[number] for number in range(len(executables))]
     job = _WalkJob(stacks, binaries, max_depth)
     keep = {binary.descriptor for binary in binaries if binary.descriptor >= 0}

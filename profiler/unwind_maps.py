@@ -26,6 +26,8 @@ MAP_ENTRIES = {
     "unwind_processes": PROCESSES,
 }
 
+COPIES = 32  # handed over after each change of a process's mappings, because an address is in none
+
 FRAME_FILE_BIT, FRAME_FILE_SHIFT = 1 << 63, 40
 EXE_WAITING, EXE_READY, EXE_WITHOUT_TABLE = range(3)
 MAPPING_FILE, MAPPING_ANONYMOUS, MAPPING_SPECIAL = range(3)
@@ -34,7 +36,7 @@ BLOCK_BYTES, CHUNK_BYTES, RULE_BYTES = 8, 4096, 16
 
 _EXE = struct.Struct("=7I4x")
 _MAPPING = struct.Struct("=3Q2I")
-_PROCESS = struct.Struct("=3Q2I")
+_PROCESS = struct.Struct("=3Q3I4x")
 _PID = struct.Struct("=I")
 _WANTED_AT = 4
 
@@ -126,7 +128,7 @@ class UnwindMaps:
     def set_process(self, process: ProcessImage, first: int, size_bytes: int) -> None:
         """Let the walks of a process use the mappings at `first`. Raises: LibbpfError."""
         pid, *times = process
-        value = _PROCESS.pack(*times, first, size_bytes // _MAPPING.size)
+        value = _PROCESS.pack(*times, first, size_bytes // _MAPPING.size, COPIES)
         self._processes.update(_PID.pack(pid), value)
 
     def forget_process(self, pid: int) -> None:

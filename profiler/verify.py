@@ -83,7 +83,7 @@ class PerfCopies:
         if not same:
             return None
         copy = same.popleft()
-        return copied._replace(registers=copy.registers, stack=copy.stack)
+        return CopiedSample(copied.sample, copy.registers, copy.stack)
 
     def close(self) -> None:
         for _, ring in self._rings.values():

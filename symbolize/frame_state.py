@@ -20,7 +20,17 @@ _WORD = struct.Struct("<Q")
 class FrameState:
     """The registers of one frame, None for those that are not known, and the copied stack."""
 
-    __slots__ = ("_base", "_is_cut", "_stack", "_stack_bytes", "is_exact", "registers", "rip", "rsp")
+    __slots__ = (
+        "_base",
+        "_holes",
+        "_is_cut",
+        "_stack",
+        "_stack_bytes",
+        "is_exact",
+        "registers",
+        "rip",
+        "rsp",
+    )
 
     def __init__(self, copy: StackCopy) -> None:
         """Start at the leaf. Raises: SymbolizeError when the copy does not have 17 registers."""
@@ -33,6 +43,7 @@ class FrameState:
         self._stack = copy.stack
         self._stack_bytes = len(copy.stack)
         self._base = self.rsp - copy.red_zone_bytes
+        self._holes = copy.holes
         self._is_cut = False  # whether memory was needed that was not copied
 
     @property
@@ -43,7 +54,7 @@ class FrameState:
     def word(self, address: int) -> int | None:
         """Return the eight bytes at an address, None when they were not copied."""
         offset = address - self._base
-        if 0 <= offset <= self._stack_bytes - 8:
+        if 0 <= offset <= self._stack_bytes - 8 and not self._is_hole(address):
             return int(_WORD.unpack_from(self._stack, offset)[0])
         self._is_cut = True
         return None
@@ -51,10 +62,13 @@ class FrameState:
     def read(self, address: int, size_bytes: int) -> int | None:
         """Return up to eight bytes at an address as a number, None when they were not copied."""
         offset = address - self._base
-        if 0 <= offset <= self._stack_bytes - size_bytes:
+        if 0 <= offset <= self._stack_bytes - size_bytes and not self._is_hole(address):
             return int.from_bytes(self._stack[offset : offset + size_bytes], "little")
         self._is_cut = True
         return None
+
+    def _is_hole(self, address: int) -> bool:
+        return bool(self._holes and self._holes >> (address >> 12) - (self._base >> 12) & 1)
 
     def enter_caller(self, row: Row) -> WalkEnd | None:
         """Go to the caller by the row for rip; return the reason when that cannot be.

@@ -30,6 +30,8 @@ class StackCopy(NamedTuple):
     # Of `stack`, below rsp. A function that has popped the rbp of its caller and returns next may have
     # a row that still finds it in memory, of which the psABI keeps 128 bytes unchanged.
     red_zone_bytes: int = 0
+    # Bit n: the n-th page of 4 KiB, counted from the one that `stack` begins in, could not be copied.
+    holes: int = 0
 
 
 class WalkEnd(Enum):

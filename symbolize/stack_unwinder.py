@@ -21,6 +21,8 @@ from pyprof.symbolize.unwind_image import UnwindImage
 DEPTH_LIMIT = 127  # frames; what the kernel's own walker has
 _PLACE_CACHE = 1 << 14  # places in code
 _CUT_LIMIT = 1 << 20  # bytes behind a copy where a frame pointer may still mean the stack
+_ARGUMENT_LIMIT = 1 << 20
+_STRINGS_LIMIT = 8 << 20  # bytes between argc and the strings of the arguments
 _ABOVE_ADDRESSES = 1 << 64
 _LEAF_ROW = Row(CfaRule(RSP, 8), ((RIP, Rule(RuleKind.OFFSET, -8)),), RIP, is_signal_frame=False)
 
@@ -74,6 +76,8 @@ class StackUnwinder:
             top = state.word(state.rsp)
             if top is not None and self._is_return_address(ranges, top, accepts_any_memory=False):
                 return state.enter_caller(_LEAF_ROW)
+            if top is not None and _is_program_start(state, top):
+                return WalkEnd.COMPLETE
         return self._enter_by_frame_pointer(state, ranges)
 
     def _enter_by_frame_pointer(self, state: FrameState, ranges: Sequence[CodeRange]) -> WalkEnd | None:
@@ -115,6 +119,14 @@ class StackUnwinder:
 
     def _image(self, binary: int) -> UnwindImage | None:
         return self._images[binary] if 0 <= binary < len(self._images) else None
+
+
+def _is_program_start(state: FrameState, argc: int) -> bool:
+    """Return whether rsp is what a new program finds: argc, and argv[0] in the strings above."""
+    if state.registers[RBP] != 0 or not 0 < argc <= _ARGUMENT_LIMIT:
+        return False
+    name = state.word(state.rsp + 8)
+    return name is not None and 0 < name - state.rsp < _STRINGS_LIMIT
 
 
 def code_range(ranges: Sequence[CodeRange], address: int) -> CodeRange | None:
