@@ -51,8 +51,9 @@ types: $(BUILD)/types
 unit: samples stacks
 	$(BIN)/pytest
 
-bench: $(VENV)/installed-dev $(BUILD)/packages-test samples
+bench: $(VENV)/installed-dev $(BUILD)/packages-test samples stacks
 	$(SUDO) $(BIN)/python benchmarks/run.py
+	$(SUDO) $(BIN)/python benchmarks/unwind.py
 
 bpf: $(BUILD)/packages-bpf
 	$(PYTHON) bpf/build.py

@@ -203,6 +203,7 @@ __noinline __u32 step_without_rule(void)
 	const __u64 sigreturn = 0x0f0000000fc0c748ULL;
 	struct walk *walk = this_walk();
 	__u64 saved[2]; /* rbp, return address */
+	bool is_chain;
 
 	if (!walk)
 		return END_NO_ROW;
@@ -229,7 +230,10 @@ __noinline __u32 step_without_rule(void)
 		return END_NO_ROW;
 	if (bpf_probe_read_user(saved, sizeof(saved), (void *)walk->bp))
 		return END_NOT_RESIDENT;
-	if ((saved[0] && saved[0] <= walk->bp) || !follows_call(saved[1], walk->first, walk->count)) {
+	/* Functions that keep no frame pointer may have had any number in rbp. Then let it lie where a
+	 * prologue leaves it, at a multiple of 16. */
+	is_chain = !saved[0] || saved[0] > walk->bp || !(walk->bp & 15);
+	if (!is_chain || !follows_call(saved[1], walk->first, walk->count)) {
 		/* Nothing called the outermost frame. Go has the address of a goroutine's end there. */
 		if (!saved[0] &&
 		    (!saved[1] || find_mapping(saved[1], walk->first, walk->count) != NOT_FOUND))

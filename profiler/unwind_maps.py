@@ -159,7 +159,7 @@ def frame_word(word: int) -> FrameWord:
 def word_of(frame: FrameWord) -> int:
     """Return the word that means a frame."""
     if frame.exe < 0:
-        return frame.address
+        return frame.address & (FRAME_FILE_BIT - 1)  # no user code lies higher, but for [vsyscall]
     return FRAME_FILE_BIT | frame.exe << FRAME_FILE_SHIFT | frame.address
 
 

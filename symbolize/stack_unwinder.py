@@ -89,7 +89,10 @@ class StackUnwinder:
         caller_rbp, rip = state.word(rbp), state.word(rbp + 8)
         if caller_rbp is None or rip is None:
             return WalkEnd.STACK_CUT if rbp < state.stack_limit + _CUT_LIMIT else WalkEnd.NO_ROW
-        if self._is_return_address(ranges, rip, accepts_any_memory=True) and not 0 < caller_rbp <= rbp:
+        # A caller that keeps no frame pointer may have had any number in rbp. Then let it lie where a
+        # prologue leaves it, at a multiple of 16.
+        is_chain = not 0 < caller_rbp <= rbp or rbp % 16 == 0
+        if is_chain and self._is_return_address(ranges, rip, accepts_any_memory=True):
             state.enter(rip, rbp + 16, caller_rbp)
             return None
         # Nothing called the outermost frame. Go has the address of the end of a goroutine there.
