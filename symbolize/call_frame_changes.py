@@ -165,9 +165,8 @@ def _blocks(code: NDArray[np.uint8], places: NDArray[np.int64]) -> list[bytes]:
     """Return the blocks whose sizes are at some places, cut to what can still be told from a known one."""
     sizes = unsigned_numbers(code, places)
     ends = sizes.limits + np.minimum(sizes.values, _BLOCK_LIMIT)
-    return [
-        code[start:end].tobytes() for start, end in zip(sizes.limits.tolist(), ends.tolist(), strict=True)
-    ]
+    raw = code.tobytes() if len(places) else b""
+    return [raw[start:end] for start, end in zip(sizes.limits.tolist(), ends.tolist(), strict=True)]
 
 
 def _places(ops: Operations, *kinds: int) -> NDArray[np.int64]:

@@ -31,7 +31,7 @@ from pyprof.symbolize.unwind_rule import Cfa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ROW_LIMIT = 1 << 23  # of one file; the largest browsers have some millions
+ROW_LIMIT = 1 << 22  # of one file; the largest libraries of compilers have a million
 
 _SLICE_BYTES = 256 << 10  # of programs that are looked at together: what fits the processor's cache
 _PROGRAM_LIMIT = 64 << 10  # bytes of one program; the longest real ones have some thousands
@@ -71,6 +71,8 @@ def call_frame_rows(frames: CallFrames, sizes: NDArray[np.int64], expressions: E
 
     Raises: SymbolizeError for more than ROW_LIMIT rows.
     """
+    if not len(sizes):
+        return Rows(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
     cies = _cies(frames, expressions)
     is_long = frames.programs.limits - frames.programs.starts > _PROGRAM_LIMIT
     all_programs = frames.programs._replace(
@@ -85,8 +87,7 @@ def call_frame_rows(frames: CallFrames, sizes: NDArray[np.int64], expressions: E
         count += len(rows.keys)
         if count > ROW_LIMIT:
             raise SymbolizeError(f"more than {ROW_LIMIT} rows of call frame information")
-    empty = Rows(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
-    return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True))) if parts else empty
+    return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _slices(programs: Programs) -> Iterator[tuple[int, int]]:

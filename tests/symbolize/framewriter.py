@@ -164,7 +164,7 @@ def _cie(cie: Cie) -> bytes:
 def _fde(fde: Fde, encoding: int, place: int) -> bytes:
     form = {0: "<Q", 2: "<H", 3: "<I", 4: "<Q", 0xA: "<h", 0xB: "<i", 0xC: "<q"}.get(encoding & 0xF, "<Q")
     start = TEXT_START + fde.start - (place if encoding & 0x10 else 0)
-    start_bytes = start.to_bytes(struct.calcsize(form), "little", signed=form[1].islower())
+    start_bytes = (start % (1 << 64)).to_bytes(8, "little")[: struct.calcsize(form)]
     return start_bytes + struct.pack(form.upper(), fde.size) + (fde.augmentation or b"") + fde.program
 
 
