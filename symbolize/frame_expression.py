@@ -10,7 +10,6 @@ Source: DWARF 5, section 2.5 and 7.7.1; binutils bfd/elfxx-x86.c (elf_x86_64_eh_
 """
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
 from pyprof.symbolize.unwind_rule import Cfa
@@ -41,7 +40,6 @@ class Slot(NamedTuple):
     offset: int
 
 
-@lru_cache(maxsize=4096)
 def cfa_expression(block: bytes) -> CfaExpression | None:
     """Return what an expression for the CFA means, None when it is not a common one."""
     if plt := _PLT.fullmatch(block):
@@ -59,7 +57,6 @@ def cfa_expression(block: bytes) -> CfaExpression | None:
     return CfaExpression(cfa, offset, addend) if fits else None
 
 
-@lru_cache(maxsize=4096)
 def slot_expression(block: bytes) -> Slot | None:
     """Return where an expression says that a register is saved, None when it is not a common one."""
     slot = _SLOT.fullmatch(block)

@@ -18,6 +18,7 @@ from framewriter import (
     def_cfa_offset,
     frames,
     table_of,
+    uleb,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +52,7 @@ STEPS = (advance(1) + def_cfa_offset(16) + advance(1) + def_cfa_offset(24)) * 50
 FAR = b"\x04\xff\xff\xff\xff" * 12_000  # advance_loc4
 NESTED = (REMEMBER + def_cfa_offset(16)) * 15_000 + RESTORE_STATE * 15_000
 CHAINED = (REMEMBER + def_cfa_offset(16) + RESTORE_STATE) * 15_000
+DIFFERENT = b"".join(def_cfa_expression(b"\x77" + uleb(1 << 20 | n) + b"\6") for n in range(430_000))
 HOSTILE: dict[str, list[Cie | Fde | bytes]] = {
     "advances only": [Cie(), *[Fde(0, 1 << 20, advance(1) * 60_000)] * 60],
     "long programs": [Cie(), *(Fde(index, 1 << 20, STEPS) for index in range(100))],
@@ -60,6 +62,10 @@ HOSTILE: dict[str, list[Cie | Fde | bytes]] = {
     "states after states": [Cie(), *[Fde(0, 8, CHAINED)] * 60],
     "unmatched states": [Cie(), *[Fde(0, 8, REMEMBER * 60_000), Fde(0, 8, RESTORE_STATE * 60_000)] * 40],
     "expressions": [Cie(), *[Fde(0, 8, def_cfa_expression(b"\x77\0\6") * 12_000)] * 60],
+    "different expressions": [
+        Cie(),
+        *[Fde(0, 8, DIFFERENT[n : n + 60_000]) for n in range(0, 3_000_000, 60_000)],
+    ],
     "endless numbers": [Cie(), *[Fde(0, 8, b"\x0e" + b"\x80" * 60_000)] * 60],
     "far advances": [Cie(data_alignment=-4096, code_alignment=4096), *[Fde(0, 8, FAR)] * 60],
     "many CIEs": [item for n in range(60_000) for item in (Cie(def_cfa_offset(n)), Fde(0, 8))],
@@ -72,8 +78,7 @@ HOSTILE: dict[str, list[Cie | Fde | bytes]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_is_bounded(name: str) -> None:
-    records = HOSTILE[name]
-    data = b"".join(frames(records[first : first + 500]) for first in range(0, len(records), 500))
+    data = frames(HOSTILE[name])
     _timed(elf(extra=[Extra(".eh_frame", data, FRAME_START)]))
 
 
