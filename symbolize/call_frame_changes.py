@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pyprof.symbolize import call_frame_ops as op
 from pyprof.symbolize.arrays import np
 from pyprof.symbolize.call_frame_ops import Operations
+from pyprof.symbolize.error import SymbolizeError
 from pyprof.symbolize.frame_expression import CfaExpression, cfa_expression, slot_expression
 from pyprof.symbolize.leb128 import signed_numbers, unsigned_numbers
 from pyprof.symbolize.unwind_rule import Cfa
@@ -28,6 +29,7 @@ RBP, RSP, RA = 6, 7, 16  # DWARF numbers
 BY_EXPRESSION = 1 << 8
 
 _REGISTERS = 16  # that a CFA can be relative to
+_EXPRESSION_LIMIT = 16_384  # different ones of a file; a real file has some tens
 _BLOCK_LIMIT = 32  # bytes; no expression that is known is longer
 
 
@@ -61,21 +63,43 @@ class Change(NamedTuple):
 
 
 class Expressions:
-    """The expressions for the CFA that a file uses, numbered."""
+    """The expressions that a file uses, and the numbers of those for the CFA."""
 
     def __init__(self) -> None:
         self.known: list[CfaExpression] = []
         self._numbers: dict[CfaExpression, int] = {}
+        self._bases: dict[bytes, int] = {}
+        self._slots: dict[bytes, int] = {}
 
     def base(self, block: bytes) -> int:
-        """Return the cfa base for an expression."""
-        expression = cfa_expression(block)
-        if expression is None:
-            return Cfa.UNSUPPORTED
-        number = self._numbers.setdefault(expression, len(self.known))
-        if number == len(self.known):
-            self.known.append(expression)
-        return expression.cfa | BY_EXPRESSION | number << 16
+        """Return the cfa base for an expression. Raises: SymbolizeError for more than any file has."""
+        base = self._bases.get(block)
+        if base is None:
+            expression = cfa_expression(block)
+            base = int(Cfa.UNSUPPORTED)
+            if expression is not None:
+                number = self._numbers.setdefault(expression, len(self.known))
+                self.known += [expression] if number == len(self.known) else []
+                base = expression.cfa | BY_EXPRESSION | number << 16
+            _add(self._bases, block, base)
+        return base
+
+    def slot(self, block: bytes) -> int:
+        """Return the rule of a register that is saved where an expression says. Raises: as base does."""
+        rule = self._slots.get(block)
+        if rule is None:
+            slot = slot_expression(block)
+            rule = int(Saved.UNSUPPORTED)
+            if slot is not None:
+                rule = (Saved.AT_RBP if slot.is_rbp else Saved.AT_RSP) | slot.offset << 8
+            _add(self._slots, block, rule)
+        return rule
+
+
+def _add(known: dict[bytes, int], block: bytes, value: int) -> None:
+    if len(known) >= _EXPRESSION_LIMIT:
+        raise SymbolizeError(f"more than {_EXPRESSION_LIMIT} different expressions")
+    known[block] = value
 
 
 def initial_state(count: int) -> State:
@@ -96,7 +120,7 @@ def state_changes(
     `alignments` are the data alignments of the programs, `initial` their states after their CIEs.
     """
     base, offset = _cfa_changes(code, ops, alignments, expressions)
-    registers, where, saved = _register_changes(code, ops, alignments)
+    registers, where, saved = _register_changes(code, ops, alignments, expressions)
     changes = [base, offset]
     for register, start in ((RBP, initial.rbp), (RA, initial.ra), (RSP, initial.rsp)):
         chosen = np.flatnonzero(registers == register)
@@ -130,7 +154,7 @@ def _cfa_changes(
 
 
 def _register_changes(
-    code: NDArray[np.uint8], ops: Operations, alignments: NDArray[np.int64]
+    code: NDArray[np.uint8], ops: Operations, alignments: NDArray[np.int64], expressions: Expressions
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return registers, the instructions that change their rules, and the rules."""
     where = np.flatnonzero(_SAVED[ops.kinds] >= 0)
@@ -149,25 +173,16 @@ def _register_changes(
     offsets = np.where(is_signed, signed, unsigned) * alignments[ops.programs[where[at_cfa]]]
     saved[at_cfa] |= offsets << 8
     at_slot = np.flatnonzero(kinds == op.EXPRESSION)
-    saved[at_slot] = [_slot(block) for block in _blocks(code, operands[at_slot])]
+    saved[at_slot] = [expressions.slot(block) for block in _blocks(code, operands[at_slot])]
     return registers, where, saved
-
-
-def _slot(block: bytes) -> int:
-    """Return the rule of a register that is saved where an expression says."""
-    slot = slot_expression(block)
-    if slot is None:
-        return Saved.UNSUPPORTED
-    return (Saved.AT_RBP if slot.is_rbp else Saved.AT_RSP) | slot.offset << 8
 
 
 def _blocks(code: NDArray[np.uint8], places: NDArray[np.int64]) -> list[bytes]:
     """Return the blocks whose sizes are at some places, cut to what can still be told from a known one."""
     sizes = unsigned_numbers(code, places)
     ends = sizes.limits + np.minimum(sizes.values, _BLOCK_LIMIT)
-    return [
-        code[start:end].tobytes() for start, end in zip(sizes.limits.tolist(), ends.tolist(), strict=True)
-    ]
+    raw = code.tobytes() if len(places) else b""
+    return [raw[start:end] for start, end in zip(sizes.limits.tolist(), ends.tolist(), strict=True)]
 
 
 def _places(ops: Operations, *kinds: int) -> NDArray[np.int64]:

@@ -31,7 +31,7 @@ from pyprof.symbolize.unwind_rule import Cfa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ROW_LIMIT = 1 << 23  # of one file; the largest browsers have some millions
+ROW_LIMIT = 1 << 22  # of one file; the largest libraries of compilers have a million
 
 _SLICE_BYTES = 256 << 10  # of programs that are looked at together: what fits the processor's cache
 _PROGRAM_LIMIT = 64 << 10  # bytes of one program; the longest real ones have some thousands
@@ -55,8 +55,8 @@ class _Cies(NamedTuple):
     is_known: NDArray[np.bool_]  # False: nothing is known about frames of its FDEs
 
 
-class _Some(NamedTuple):
-    """Some FDEs."""
+class _Slice(NamedTuple):
+    """FDEs that are looked at together."""
 
     programs: Programs
     sizes: NDArray[np.int64]  # bytes of code
@@ -71,6 +71,8 @@ def call_frame_rows(frames: CallFrames, sizes: NDArray[np.int64], expressions: E
 
     Raises: SymbolizeError for more than ROW_LIMIT rows.
     """
+    if not len(sizes):
+        return Rows(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
     cies = _cies(frames, expressions)
     is_long = frames.programs.limits - frames.programs.starts > _PROGRAM_LIMIT
     all_programs = frames.programs._replace(
@@ -80,13 +82,12 @@ def call_frame_rows(frames: CallFrames, sizes: NDArray[np.int64], expressions: E
     for first, limit in _slices(all_programs):
         programs = all_programs.slice(first, limit)
         is_known = cies.is_known[programs.cies] & ~is_long[first:limit]
-        rows = _rows(frames.code, _Some(programs, sizes[first:limit], is_known), cies, expressions)
+        rows = _rows(frames.code, _Slice(programs, sizes[first:limit], is_known), cies, expressions)
         parts.append(Rows(rows.frames + first, rows.places, rows.keys))
         count += len(rows.keys)
         if count > ROW_LIMIT:
             raise SymbolizeError(f"more than {ROW_LIMIT} rows of call frame information")
-    empty = Rows(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
-    return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True))) if parts else empty
+    return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _slices(programs: Programs) -> Iterator[tuple[int, int]]:
@@ -121,26 +122,21 @@ def _cies(frames: CallFrames, expressions: Expressions) -> _Cies:
     return _Cies(states, code_alignments, data_alignments, is_signal, is_known)
 
 
-def _rows(
-    code: NDArray[np.uint8],
-    some: _Some,
-    cies: _Cies,
-    expressions: Expressions,
-) -> Rows:
+def _rows(code: NDArray[np.uint8], fdes: _Slice, cies: _Cies, expressions: Expressions) -> Rows:
     """Return the rows of some programs, without those that say what the one before said."""
-    programs = some.programs
+    programs = fdes.programs
     base = programs.starts[0] - 1
-    part = code[base : programs.limits[-1] + len(PADDING)]
-    ops = operations(part, Programs(programs.starts - base, programs.limits - base, programs.cies))
-    ends, places = _row_ends(part, ops, cies.code_alignments[programs.cies], some.sizes)
+    code = code[base : programs.limits[-1] + len(PADDING)]
+    ops = operations(code, Programs(programs.starts - base, programs.limits - base, programs.cies))
+    ends, places = _row_ends(code, ops, cies.code_alignments[programs.cies], fdes.sizes)
     initial = State(*(column[programs.cies] for column in cies.states))
-    changes = state_changes(part, ops, cies.data_alignments[programs.cies], initial, expressions)
+    changes = state_changes(code, ops, cies.data_alignments[programs.cies], initial, expressions)
     brackets = state_brackets(ops)
     frames = ops.programs[ends]
     states = states_at(ops, changes, initial, brackets, ends)
     keys = rule_keys(states, cies.is_signal[programs.cies][frames], expressions)
     failures = np.concatenate([np.flatnonzero(ops.is_broken), brackets.unmatched])
-    keys[~some.is_known[frames] | _is_after(failures, ops, ends)] = Cfa.UNSUPPORTED
+    keys[~fdes.is_known[frames] | _is_after(failures, ops, ends)] = Cfa.UNSUPPORTED
     is_new = np.ones(len(keys), np.bool_)
     is_new[1:] = (keys[1:] != keys[:-1]) | (frames[1:] != frames[:-1])
     return Rows(frames[is_new], places[is_new], keys[is_new])

@@ -46,6 +46,9 @@ class Rbp(IntEnum):
     UNSUPPORTED = 4  # somewhere, but not in these terms
 
 
+_CFA, _RBP = frozenset(map(int, Cfa)), frozenset(map(int, Rbp))
+
+
 class Rule(NamedTuple):
     """The rule in force at some place of the code."""
 
@@ -74,6 +77,3 @@ def are_rules(rules: bytes) -> bool:
         cfa in _CFA and rbp in _RBP and reg < 16 and not zero and not zeros
         for cfa, rbp, reg, zero, _, zeros, _, _ in _RECORD.iter_unpack(rules)
     )
-
-
-_CFA, _RBP = frozenset(map(int, Cfa)), frozenset(map(int, Rbp))

@@ -95,7 +95,7 @@ class Fde(NamedTuple):
 
 def frames(records: Sequence[Cie | Fde | bytes], *, is_debug: bool = False, is_long: bool = False) -> bytes:
     """Return the bytes of a section: .eh_frame, or .debug_frame."""
-    section, encoding, last_cie = b"", 0, 0
+    section, encoding, last_cie = bytearray(), 0, 0
     for record in records:
         if isinstance(record, bytes):
             section += record
@@ -108,7 +108,7 @@ def frames(records: Sequence[Cie | Fde | bytes], *, is_debug: bool = False, is_l
         else:
             body = _fde(record, encoding, FRAME_START + place + (8 if is_debug and is_long else 4))
         section += _record(_id(record, last_cie, place, is_debug, is_long) + body, is_long)
-    return section
+    return bytes(section)
 
 
 def image_of(*records: Cie | Fde | bytes, **options: Any) -> bytes:
@@ -164,7 +164,7 @@ def _cie(cie: Cie) -> bytes:
 def _fde(fde: Fde, encoding: int, place: int) -> bytes:
     form = {0: "<Q", 2: "<H", 3: "<I", 4: "<Q", 0xA: "<h", 0xB: "<i", 0xC: "<q"}.get(encoding & 0xF, "<Q")
     start = TEXT_START + fde.start - (place if encoding & 0x10 else 0)
-    start_bytes = start.to_bytes(struct.calcsize(form), "little", signed=form[1].islower())
+    start_bytes = (start % (1 << 64)).to_bytes(8, "little")[: struct.calcsize(form)]
     return start_bytes + struct.pack(form.upper(), fde.size) + (fde.augmentation or b"") + fde.program
 
 

@@ -52,7 +52,8 @@ def readelf_rows(path: Path, section: str = ".eh_frame") -> Iterator[Row]:
             cells = _cells(lines[1:]) or [(start, *row[1:]) for row in defaults[cie][-1:]]
             limits = [row[0] for row in cells[1:]] + [limit]
             for row, row_limit in zip(cells, limits, strict=True):
-                yield Row(row[0], min(row_limit, limit), *row[1:], signals[cie])
+                if row[0] < min(row_limit, limit):  # some programs go on after the end of the code
+                    yield Row(row[0], min(row_limit, limit), *row[1:], signals[cie])
 
 
 def _cells(lines: list[str]) -> list[tuple[int, str, str, str, str]]:

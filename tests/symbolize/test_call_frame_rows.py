@@ -238,6 +238,13 @@ def test_a_cie_without_the_usual_rules_makes_its_functions_unsupported(program: 
     assert rule_after(NOP, cie=Cie(program)) == UNSUPPORTED
 
 
+def test_one_expression_written_in_two_ways_is_one_rule() -> None:
+    blocks = [bytes.fromhex(text) for text in ("76780623 08", "76f87f0623 08", "767806 38 22")]
+    table = table_of(Cie(), *(Fde(8 * n, 8, def_cfa_expression(block)) for n, block in enumerate(blocks)))
+    assert rules_of(table) == {0: Rule(Cfa.RBP_DEREF, offset=-8, deref=8), 24: GAP}
+    assert len(table.rules) == 32
+
+
 def test_each_function_starts_with_the_rules_of_its_own_cie() -> None:
     records = [
         Cie(),
