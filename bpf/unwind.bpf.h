@@ -19,7 +19,13 @@
 #define NOT_FOUND 0xffffffffU
 
 /* a >= b, 1 or 0, for numbers below 2^63. Without a branch: at each, the verifier would go both ways. */
-#define NOT_BELOW(a, b) (1 - (((__u64)(a) - (__u64)(b)) >> 63))
+static __always_inline __u64 not_below(__u64 a, __u64 b)
+{
+	__u64 difference = a - b;
+
+	asm volatile("" : "+r"(difference)); /* or clang sees through it and makes a branch */
+	return 1 - (difference >> 63);
+}
 
 /* struct rt_sigframe of the kernel, from rsp in the trampoline on */
 #define SIGFRAME_RBP 120 /* and rbx behind it */
@@ -95,7 +101,7 @@ __noinline __u32 find_mapping(__u64 address, __u32 first, __u32 count)
 
 		mapping = bpf_map_lookup_elem(&unwind_mappings, &index);
 		if (mapping)
-			below += (NOT_BELOW(count, middle) & NOT_BELOW(address, mapping->start)) << shift;
+			below += (not_below(count, middle) & not_below(address, mapping->start)) << shift;
 	}
 	if (!below)
 		return NOT_FOUND;
@@ -135,7 +141,7 @@ __noinline __u32 find_rule(__u32 exe_index, __u64 file_offset)
 		__u64 place = first + middle - 1;
 
 		asm volatile("%0 &= 1023" : "+r"(place));
-		below += (NOT_BELOW(count, middle) & NOT_BELOW(offset, chunk->rows[place] & 0xffff)) << shift;
+		below += (not_below(count, middle) & not_below(offset, chunk->rows[place] & 0xffff)) << shift;
 	}
 	if (!below)
 		return exe->rules_at + block->rule;

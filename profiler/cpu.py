@@ -1,6 +1,5 @@
 """CPU captures: timed sampling of what runs, from the first event to the Capture."""
 
-import contextlib
 import errno
 import os
 import platform
@@ -11,26 +10,20 @@ from pathlib import Path
 
 from pyprof.profiler import perf_event, proc
 from pyprof.profiler.capture import Capture
-from pyprof.profiler.command_files import command_files
 from pyprof.profiler.diagnosis import machine_state, refusal
 from pyprof.profiler.engine import Counts, SamplingEngine, Stats, Target
 from pyprof.profiler.errors import ExitCode, ProfilerError
 from pyprof.profiler.libbpf import LibbpfError
 from pyprof.profiler.process_table import ProcessTable
 from pyprof.profiler.profile import Loss, Provenance, Quality
-from pyprof.profiler.second_walk import walked_stacks, with_walked
-from pyprof.profiler.settings import NS_PER_SECOND, Settings, Unwind
-from pyprof.profiler.table_cache import TableCache, cache_folder
+from pyprof.profiler.settings import NS_PER_SECOND, Settings
 from pyprof.profiler.tracker import Tracker, boottime_ns
-from pyprof.profiler.unwinder import Unwinder
-from pyprof.profiler.verify import REGISTERS_MASK, STACK_BYTES, PerfCopies, Verification, compared
+from pyprof.profiler.user_stacks import UserStacks
 from pyprof.profiler.version import pyprof_version
 from pyprof.profiler.watch import Source
-from pyprof.symbolize.table_worker import TableWorker
 
 DEFAULT_FREQUENCY_HZ = 49
 PERF_MAX_STACK = 127
-TABLES_WAIT_S = 1.0  # a command is held back until the tables of its files are there, so long at most
 
 
 @dataclass(slots=True)
@@ -63,26 +56,19 @@ class CpuSampler:
         if absent:
             raise ProfilerError(f"CPU {absent[0]} is not online; online are: {_list(online)}", ExitCode.USAGE)
         self.tracker = _opened(lambda: Tracker(online), "follow processes")
-        self._unwinder: Unwinder | None = None
-        self._table_cache = TableCache(cache_folder())
-        self._table_worker = TableWorker(self._table_cache.open)
-        if self._wants_tables:
-            with contextlib.suppress(OSError):  # asking it tells
-                self._table_worker.start()  # it loads its libraries while the program is loaded
-        self._perf_copies = PerfCopies()
-        self._verification = Verification(0, 0)
+        self._user_stacks = UserStacks(self.settings, self.tracker)
 
     @property
     def sources(self) -> list[Source]:
         """Return where work arrives from while sampling goes on."""
-        return [self.tracker, *([self._unwinder] if self._unwinder else []), self._perf_copies]
+        return [self.tracker, *self._user_stacks.sources]
 
     def start(self, targets: Sequence[Target]) -> None:
         """Load the program and begin to sample."""
         online = proc.online_cpus()
         sampled = [cpu for cpu in online if not self._wanted_cpus or cpu in self._wanted_cpus]
         try:
-            self._load(len(sampled))
+            self.settings = self._user_stacks.load(self._engine, self.settings, len(sampled))
             self._engine.add_targets(targets)
         except LibbpfError as error:
             what = "load the sampling program"
@@ -93,34 +79,7 @@ class CpuSampler:
             self._attach(cpu, idle.get(cpu, 0))
         if not self._cpus:
             raise ProfilerError("no CPU could be sampled; `pyprof doctor` tells what works here")
-        if self._unwinder:
-            soon = command_files(self.settings.command) if self.settings.command else []
-            self._unwinder.start({target.pid for target in targets}, soon, TABLES_WAIT_S)
-
-    @property
-    def _wants_tables(self) -> bool:
-        return self.settings.unwind is not Unwind.FRAME_POINTERS and self.settings.user_stacks
-
-    def _load(self, cpus: int) -> None:
-        """Load the program with the walk along unwind tables, or without it where the kernel has no way."""
-        wanted = self.settings.unwind
-        if self._wants_tables:
-            self.settings = replace(self.settings, unwind=Unwind.TABLES)
-            try:
-                if platform.machine() != "x86_64":
-                    raise LibbpfError(f"unwind tables are for x86_64, not {platform.machine()}", errno.ENOSYS)
-                self._engine.load(self.settings, self_pid=os.getpid(), cpus=cpus)
-                maps, copies = self._engine.unwind_maps(), self._engine.copies()
-                self._unwinder = Unwinder(maps, copies, self.tracker, self._table_worker, self._table_cache)
-            except LibbpfError as error:
-                if wanted is Unwind.TABLES or error.errno in {errno.EPERM, errno.EACCES}:
-                    raise
-                self._engine.close()
-                self.notes.append(f"user stacks are walked along frame pointers: {error}")
-            else:
-                return
-        self.settings = replace(self.settings, unwind=Unwind.FRAME_POINTERS)
-        self._engine.load(self.settings, self_pid=os.getpid(), cpus=cpus)
+        self._user_stacks.begin(targets, self.settings.command)
 
     def follow_cpus(self) -> None:
         """Begin with CPUs that came online since the last call, and end with those that went."""
@@ -155,19 +114,26 @@ class CpuSampler:
         for cpu in list(self._cpus):
             self._detach(cpu, idle)
         self._engine.detach_all()
-        if self._unwinder:
-            self._unwinder.finish()
+        self._user_stacks.stop()
         counts = self._engine.read()
         unread = {sample.pid for sample in counts.samples if sample.user_stack} - self.tracker.snapshotted
         self.tracker.snapshot(sorted(unread - {0}))  # of those that still live
         table = self.tracker.finish()
-        counts = self._with_copies(counts, table)
+        counts = self._user_stacks.complete(
+            counts,
+            lambda one: table.find(one.pid, one.start_ns, one.image_ns or self._started_ns),
+            self.settings,
+        )
         self._engine.close()
-        self.notes += [*gap_notes(table, counts.stats, self.tracker.binaries.unopened), *notes]
+        self.notes += [
+            *self._user_stacks.notes,
+            *gap_notes(table, counts.stats, self.tracker.binaries.unopened),
+            *notes,
+        ]
         return Capture(
             samples=counts.samples,
             stacks=counts.stacks,
-            executables=self._unwinder.executables if self._unwinder else (),
+            executables=self._user_stacks.executables,
             execs_since_ns=self._started_ns,
             processes=table,
             max_depth=self.settings.max_depth,
@@ -177,22 +143,16 @@ class CpuSampler:
 
     def close(self) -> None:
         """Let go of everything; after `finish` too."""
-        if self._unwinder:
-            self._unwinder.close()
-        self._table_worker.close()
-        self._perf_copies.close()
+        self._user_stacks.close()
         self._engine.close()
         self.tracker.close()
 
     def _attach(self, cpu: int, idle_ns: int) -> None:
         attr = perf_event.sampling_attr(self.settings.event, self.settings.period)
-        verifies = self.settings.verify and self._unwinder
-        if verifies:
-            perf_event.with_user_copies(attr, registers=REGISTERS_MASK, stack_bytes=STACK_BYTES)
+        self._user_stacks.prepare_event(attr)
         try:
             event_fd = perf_event.open_event(attr, cpu=cpu)
-            if verifies:
-                self._perf_copies.add_cpu(cpu, event_fd)
+            self._user_stacks.add_cpu(cpu, event_fd)
         except OSError as error:
             if error.errno == errno.ENODEV:  # it went offline just now
                 return
@@ -225,26 +185,8 @@ class CpuSampler:
         if perf_event.EVENTS[self.settings.event].counts_ns:
             count -= max(idle.get(cpu, state.idle_before_ns) - state.idle_before_ns, 0)
         self._expected_ticks += max(count, 0) / self.settings.period
-        if cpu in self._perf_copies.cpus:
-            self._perf_copies.remove_cpu(cpu)
+        self._user_stacks.remove_cpu(cpu)
         self._engine.detach(cpu)
-
-    def _with_copies(self, counts: Counts, table: ProcessTable) -> Counts:
-        """Return the counts with the samples that were handed over, their stacks walked here."""
-        if not self._unwinder:
-            return counts
-        copies = self._unwinder.copies.samples
-        pairs = [(copy, self._perf_copies.of(copy)) for copy in self._unwinder.copies.walked]
-        to_verify = [(walked.sample, copy) for walked, copy in pairs if copy][: self.settings.verify]
-        stacks = walked_stacks(
-            [*copies, *(copy for _, copy in to_verify)],
-            self._unwinder.executables,
-            lambda one: table.find(one.pid, one.start_ns, one.image_ns or self._started_ns),
-            self.settings.max_depth,
-        )
-        walks = [(counts.stacks.get(one.user_stack, ()), one.user_end) for one, _ in to_verify]
-        self._verification = compared(walks, stacks[len(copies) :])
-        return with_walked(counts, [copy.sample for copy in copies], stacks[: len(copies)])
 
     def _quality(self, counts: Counts) -> Quality:
         stats = counts.stats
@@ -260,8 +202,8 @@ class CpuSampler:
             idle=stats.idle,
             excluded=stats.excluded + stats.own,
             losses=tuple(sorted(loss for loss in losses if loss.value)),
-            verified=self._verification.verified,
-            agreed=self._verification.agreed,
+            verified=self._user_stacks.verified,
+            agreed=self._user_stacks.agreed,
         )
 
     def _expected(self, stats: Stats) -> int:

@@ -9,6 +9,7 @@ import os
 import select
 import time
 from collections.abc import Collection, Sequence
+from pathlib import PurePath
 
 from pyprof.profiler.copies import Copies
 from pyprof.profiler.executables import Executables
@@ -19,8 +20,12 @@ from pyprof.profiler.tracker import Tracker
 from pyprof.profiler.unwind_maps import EXE_WITHOUT_TABLE, UnwindMaps
 from pyprof.symbolize.error import SymbolizeError
 from pyprof.symbolize.table_worker import TableAnswer, TableWorker
+from pyprof.symbolize.text import printable
 from pyprof.symbolize.vdso import vdso_image
 
+MAX_FAILURES_TOLD = 5
+# Files of these kinds have no table and miss none.
+EXPECTED = frozenset({"no call frame information", "not an ELF file", "not x86-64"})
 LOOK_AGAIN_S = 1.0  # before the mappings of one process are read once more
 
 
@@ -82,9 +87,18 @@ class Unwinder:
 
     def notes(self) -> list[str]:
         """Return what could not be done, one sentence each."""
-        if not self._feed.refused:
-            return []
-        return [f"the mappings of {self._feed.refused} processes found no room: their stacks are cut"]
+        notes = []
+        if self._feed.refused:
+            notes.append(
+                f"the mappings of {self._feed.refused} processes found no room: their stacks are cut"
+            )
+        told = [(number, why) for number, why in sorted(self.failures.items()) if why not in EXPECTED]
+        for number, why in told[:MAX_FAILURES_TOLD]:
+            name = printable(PurePath(self.executables[number].file.mapping.path).name)
+            notes.append(f"no unwind table of {name}: {why}")
+        if len(told) > MAX_FAILURES_TOLD:
+            notes.append(f"no unwind table of {len(told) - MAX_FAILURES_TOLD} more files")
+        return notes
 
     def close(self) -> None:
         self._worker.close()

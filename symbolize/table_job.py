@@ -10,7 +10,6 @@
 A frame with a "failure" ends the exchange for that file. A frame is its length, 4 bytes, and JSON.
 """
 
-import json
 import os
 import socket
 import struct
@@ -30,6 +29,8 @@ class TableJob:
     """Makes unwind tables for as long as the parent asks."""
 
     def load(self) -> None:
+        import json  # noqa: F401, PLC0415 - out of reach once confined
+
         import pyprof.symbolize.unwind_table  # noqa: F401, PLC0415 (imports numpy)
 
     def serve(self, parent: socket.socket) -> None:
@@ -105,6 +106,8 @@ def _received(parent: socket.socket) -> tuple[bytes, int]:
 
 
 def _send(parent: socket.socket, value: dict[str, Any], payload: bytes = b"") -> None:
+    import json  # noqa: PLC0415 - not at the parent's start
+
     header = json.dumps(value).encode()
     parent.sendall(HEADER.pack(len(header)) + header)
     parent.sendall(payload)

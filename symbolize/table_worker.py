@@ -5,7 +5,6 @@ socket is readable, and never waits. A file that breaks the worker or takes too 
 """
 
 import contextlib
-import json
 import os
 import re
 import socket
@@ -205,6 +204,8 @@ def _taken_header(arrived: bytearray) -> dict[str, object] | None:
         raise ValueError(length)
     if len(arrived) < HEADER.size + length:
         return None
+    import json  # noqa: PLC0415 - not at the start
+
     header = json.loads(arrived[HEADER.size : HEADER.size + length])
     del arrived[: HEADER.size + length]
     if not isinstance(header, dict):
