@@ -12,7 +12,7 @@
 #include "unwind.h"
 
 #define USER_CODE_64 0x33 /* arch/x86/include/asm/segment.h: __USER_CS */
-#define MAX_MAPPINGS_SHIFT 12
+#define MAX_MAPPINGS_SHIFT 14
 #define FARTHEST_FRAME (8ULL << 20) /* a saved frame pointer further away is none */
 #define MAX_ARGUMENTS (1 << 20)
 #define WALK_GOES_ON END_COUNT

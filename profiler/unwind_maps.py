@@ -14,7 +14,7 @@ from pyprof.symbolize.table_worker import TableArrays
 
 EXES, BLOCKS, CHUNKS, RULES, MAPPINGS = 8192, 1 << 19, 4096, 1 << 16, 1 << 16
 PROCESSES = 1 << 14
-MAX_MAPPINGS = (1 << 12) - 1  # of one process; bpf/unwind.bpf.h searches so many
+MAX_MAPPINGS = (1 << 14) - 1  # of one process; bpf/unwind.bpf.h searches so many
 
 # name of the map: how many entries it has. They take 27 MB of kernel memory.
 MAP_ENTRIES = {
