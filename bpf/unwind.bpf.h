@@ -190,20 +190,30 @@ static __always_inline __u32 leave_signal_frame(struct walk *walk)
 	return WALK_GOES_ON;
 }
 
-/* Whether rsp is what a new program finds: argc, and argv[0] in the strings above. */
-static __always_inline bool is_program_start(const struct walk *walk, __u64 argc)
+/* Whether `sp` is what a new program finds: argc, and argv[0] in the strings above. */
+static __always_inline bool is_program_start(const struct walk *walk, __u64 sp)
 {
-	__u64 name;
+	__u64 found[2]; /* argc, argv[0] */
 
-	if (walk->bp || !argc || argc > MAX_ARGUMENTS)
+	if (walk->bp || !walk->is_bp_known || bpf_probe_read_user(found, sizeof(found), (void *)sp))
 		return false;
-	if (bpf_probe_read_user(&name, sizeof(name), (void *)(walk->sp + 8)))
-		return false;
-	return name > walk->sp && name - walk->sp < FARTHEST_FRAME;
+	return found[0] && found[0] <= MAX_ARGUMENTS && found[1] > sp && found[1] - sp < FARTHEST_FRAME;
 }
 
-/* Go to the caller of code that no table covers; where that can be done without guessing. */
-__noinline __u32 step_without_rule(void)
+/* Whether a goroutine ends there: its first function returns behind the first byte of runtime.goexit. */
+static __always_inline bool is_goexit(__u64 address)
+{
+	__u8 code[2]; /* nop; call */
+
+	return !bpf_probe_read_user(code, sizeof(code), (void *)(address - 1)) && code[0] == 0x90 &&
+	       code[1] == 0xe8;
+}
+
+/*
+ * Go to the caller of code that no table covers, where that can be done without guessing. `keeps_pointers`:
+ * the code is of a kind that has frame pointers, so that 0 in rbp means the outermost frame.
+ */
+__noinline __u32 step_without_rule(__u32 keeps_pointers)
 {
 	/* mov $15, %rax; syscall: what a signal handler returns to, where libc gives it no rule */
 	const __u64 sigreturn = 0x0f0000000fc0c748ULL;
@@ -222,36 +232,32 @@ __noinline __u32 step_without_rule(void)
 			walk->is_exact = false;
 			return WALK_GOES_ON;
 		}
-		if (is_program_start(walk, saved[0]))
-			return END_COMPLETE;
-	} else if (!bpf_probe_read_user(saved, sizeof(__u64), (void *)walk->pc) &&
-		   saved[0] == sigreturn) {
+	} else if (!bpf_probe_read_user(saved, sizeof(__u64), (void *)walk->pc) && saved[0] == sigreturn) {
 		return leave_signal_frame(walk);
+	} else if (keeps_pointers && walk->is_bp_known && !walk->bp) {
+		return END_COMPLETE;
 	}
-	if (!walk->is_bp_known)
-		return END_NO_ROW;
-	if (!walk->bp) /* the ABI's mark of the outermost frame */
-		return walk->depth == 1 ? END_NO_ROW : END_COMPLETE;
-	if (walk->bp < walk->sp || walk->bp - walk->sp > FARTHEST_FRAME || (walk->bp & 7))
+	if (is_program_start(walk, walk->sp) || is_program_start(walk, walk->sp + 8))
+		return END_COMPLETE;
+	if (!walk->is_bp_known || !walk->bp || walk->bp < walk->sp || (walk->bp & 7) ||
+	    walk->bp - walk->sp > FARTHEST_FRAME)
 		return END_NO_ROW;
 	if (bpf_probe_read_user(saved, sizeof(saved), (void *)walk->bp))
 		return END_NOT_RESIDENT;
 	/* Functions that keep no frame pointer may have had any number in rbp. Then let it lie where a
 	 * prologue leaves it, at a multiple of 16. */
 	is_chain = !saved[0] || saved[0] > walk->bp || !(walk->bp & 15);
-	if (!is_chain || !follows_call(saved[1], walk->first, walk->count)) {
-		/* Nothing called the outermost frame. Go has the address of a goroutine's end there. */
-		if (!saved[0] &&
-		    (!saved[1] || find_mapping(saved[1], walk->first, walk->count) != NOT_FOUND))
-			return END_COMPLETE;
-		return END_NO_ROW;
+	if (is_chain && follows_call(saved[1], walk->first, walk->count)) {
+		walk->is_bx_known = false;
+		walk->sp = walk->bp + 16;
+		walk->bp = saved[0];
+		walk->pc = saved[1];
+		walk->is_exact = false;
+		return WALK_GOES_ON;
 	}
-	walk->is_bx_known = false;
-	walk->sp = walk->bp + 16;
-	walk->bp = saved[0];
-	walk->pc = saved[1];
-	walk->is_exact = false;
-	return WALK_GOES_ON;
+	if (!saved[0] && ((keeps_pointers && !saved[1]) || is_goexit(saved[1])))
+		return END_COMPLETE;
+	return END_NO_ROW;
 }
 
 /* The canonical frame address: the value of rsp before the call. 0: it cannot be told. */
@@ -334,11 +340,11 @@ __noinline __u32 step_in_file(__u32 exe_index, __u64 file_offset)
 		return END_NOT_READY;
 	}
 	if (exe->state != EXE_READY)
-		return step_without_rule();
+		return step_without_rule(exe->keeps_pointers);
 	index = find_rule(exe_index, file_offset);
 	rule = bpf_map_lookup_elem(&unwind_rules, &index);
 	if (!rule || rule->cfa == CFA_NONE)
-		return step_without_rule();
+		return step_without_rule(exe->keeps_pointers);
 	switch (rule->cfa) {
 	case CFA_BOTTOM:
 		return END_COMPLETE;
@@ -380,7 +386,7 @@ __noinline __u32 step(__u32 max_depth)
 	walk->depth = depth + 1;
 	if (mapping->kind != MAPPING_FILE) {
 		stack->addresses[depth] = address;
-		return mapping->kind == MAPPING_ANONYMOUS ? step_without_rule() : END_UNSUPPORTED;
+		return mapping->kind == MAPPING_ANONYMOUS ? step_without_rule(true) : END_UNSUPPORTED;
 	}
 	file_offset = address - mapping->start + mapping->file_offset;
 	stack->addresses[depth] = FRAME_FILE_BIT | (__u64)mapping->exe << FRAME_FILE_SHIFT | file_offset;

@@ -86,7 +86,7 @@ struct unwind_exe {
 	__u32 blocks_at; /* index of its first block in `unwind_blocks` */
 	__u32 chunks_at; /* of its first chunk in `unwind_rows` */
 	__u32 rules_at;	 /* of its first rule in `unwind_rules` */
-	__u32 padding;
+	__u32 keeps_pointers; /* its functions keep frame pointers, as in Go */
 };
 
 enum unwind_mapping_kind {

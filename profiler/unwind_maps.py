@@ -34,7 +34,7 @@ MAPPING_FILE, MAPPING_ANONYMOUS, MAPPING_SPECIAL = range(3)
 
 BLOCK_BYTES, CHUNK_BYTES, RULE_BYTES = 8, 4096, 16
 
-_EXE = struct.Struct("=7I4x")
+_EXE = struct.Struct("=8I")
 _MAPPING = struct.Struct("=3Q2I")
 _PROCESS = struct.Struct("=3Q3I4x")
 _PID = struct.Struct("=I")
@@ -86,8 +86,11 @@ class UnwindMaps:
         flags = self._memory["unwind_exes"][_WANTED_AT : count * stride : stride]
         return [index for index, flag in enumerate(flags) if flag]
 
-    def load_table(self, exe: int, table: TableArrays) -> bool:
-        """Give an executable its table; False when there is no room for it."""
+    def load_table(self, exe: int, table: TableArrays, *, keeps_pointers: bool) -> bool:
+        """Give an executable its table; False when there is no room for it.
+
+        keeps_pointers: its functions keep frame pointers.
+        """
         places = (
             (self._blocks, len(table.blocks) // BLOCK_BYTES),
             (self._chunks, len(table.rows) // CHUNK_BYTES),
@@ -106,13 +109,13 @@ class UnwindMaps:
         block_count = len(table.blocks) // BLOCK_BYTES
         places_of = (table.first_block, block_count, blocks_at, chunks_at, rules_at)
         # the state last: from then on it is looked up
-        self._write("unwind_exes", exe * _EXE.size, _EXE.pack(EXE_WAITING, 0, *places_of))
-        self.set_state(exe, EXE_READY)
+        self._write("unwind_exes", exe * _EXE.size, _EXE.pack(EXE_WAITING, 0, *places_of, keeps_pointers))
+        self._write("unwind_exes", exe * _EXE.size, struct.pack("=I", EXE_READY))
         return True
 
-    def set_state(self, exe: int, state: int) -> None:
-        """Say EXE_WITHOUT_TABLE of an executable, or EXE_WAITING of one that is new."""
-        self._write("unwind_exes", exe * _EXE.size, struct.pack("=2I", state, 0))
+    def refuse_table(self, exe: int, *, keeps_pointers: bool) -> None:
+        """Say that an executable will have no table."""
+        self._write("unwind_exes", exe * _EXE.size, _EXE.pack(EXE_WITHOUT_TABLE, *[0] * 6, keeps_pointers))
 
     def load_mappings(self, mappings: bytes) -> int | None:
         """Write a process's mappings and return where; None when there is no room."""

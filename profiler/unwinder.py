@@ -17,7 +17,7 @@ from pyprof.profiler.mapping_feed import MappingFeed
 from pyprof.profiler.proc import FileMapping
 from pyprof.profiler.table_cache import TableCache
 from pyprof.profiler.tracker import Tracker
-from pyprof.profiler.unwind_maps import EXE_WITHOUT_TABLE, UnwindMaps
+from pyprof.profiler.unwind_maps import UnwindMaps
 from pyprof.symbolize.error import SymbolizeError
 from pyprof.symbolize.table_worker import TableAnswer, TableWorker
 from pyprof.symbolize.text import printable
@@ -142,16 +142,17 @@ class Unwinder:
 
     def _take(self, answer: TableAnswer) -> None:
         if answer.failure:
-            self._refuse(answer.key, answer.failure)
+            self._refuse(answer.key, answer.failure, keeps_pointers=answer.keeps_pointers)
             return
-        if not self._maps.load_table(answer.key, answer.arrays):
-            self._refuse(answer.key, "no room for its table")
+        keeps_pointers = answer.keeps_pointers
+        if not self._maps.load_table(answer.key, answer.arrays, keeps_pointers=keeps_pointers):
+            self._refuse(answer.key, "no room for its table", keeps_pointers=keeps_pointers)
         if answer.is_cached:
             self.from_cache += 1
         else:
             self.built += 1
             self._cache.keep(answer.name, answer.serialised)
 
-    def _refuse(self, number: int, reason: str) -> None:
+    def _refuse(self, number: int, reason: str, *, keeps_pointers: bool = False) -> None:
         self.failures[number] = reason
-        self._maps.set_state(number, EXE_WITHOUT_TABLE)
+        self._maps.refuse_table(number, keeps_pointers=keeps_pointers)

@@ -64,27 +64,32 @@ class StackUnwinder:
         binary, address = frame
         row = self._row(binary, address, state.is_exact)
         if row is None:
-            return self._enter_without_row(state, ranges)
+            return self._enter_without_row(state, binary, ranges)
         try:
             return state.enter_caller(row)
         except SymbolizeError:
             return WalkEnd.UNSUPPORTED
 
-    def _enter_without_row(self, state: FrameState, ranges: Sequence[CodeRange]) -> WalkEnd | None:
+    def _enter_without_row(
+        self, state: FrameState, binary: int, ranges: Sequence[CodeRange]
+    ) -> WalkEnd | None:
         """Go to the caller where nothing describes the code: by [rsp] in a leaf, or by the frame pointer."""
+        keeps_pointers = self._keeps_pointers(binary)
         if state.is_exact:
             top = state.word(state.rsp)
             if top is not None and self._is_return_address(ranges, top, accepts_any_memory=False):
                 return state.enter_caller(_LEAF_ROW)
-            if top is not None and _is_program_start(state, top):
-                return WalkEnd.COMPLETE
-        return self._enter_by_frame_pointer(state, ranges)
-
-    def _enter_by_frame_pointer(self, state: FrameState, ranges: Sequence[CodeRange]) -> WalkEnd | None:
-        rbp = state.registers[RBP]
-        if rbp == 0 and not state.is_exact:
+        elif keeps_pointers and state.registers[RBP] == 0:
             return WalkEnd.COMPLETE
-        if rbp is None or rbp % 8 or rbp < state.rsp:
+        if _is_program_start(state, state.rsp) or _is_program_start(state, state.rsp + 8):
+            return WalkEnd.COMPLETE
+        return self._enter_by_frame_pointer(state, ranges, keeps_pointers)
+
+    def _enter_by_frame_pointer(
+        self, state: FrameState, ranges: Sequence[CodeRange], keeps_pointers: bool
+    ) -> WalkEnd | None:
+        rbp = state.registers[RBP]
+        if not rbp or rbp % 8 or rbp < state.rsp:
             return WalkEnd.NO_ROW
         caller_rbp, rip = state.word(rbp), state.word(rbp + 8)
         if caller_rbp is None or rip is None:
@@ -95,9 +100,22 @@ class StackUnwinder:
         if is_chain and self._is_return_address(ranges, rip, accepts_any_memory=True):
             state.enter(rip, rbp + 16, caller_rbp)
             return None
-        # Nothing called the outermost frame. Go has the address of the end of a goroutine there.
-        is_outermost = caller_rbp == 0 and (rip == 0 or code_range(ranges, rip))
-        return WalkEnd.COMPLETE if is_outermost else WalkEnd.NO_ROW
+        is_outermost = (keeps_pointers and rip == 0) or self._is_goexit(ranges, rip)
+        return WalkEnd.COMPLETE if caller_rbp == 0 and is_outermost else WalkEnd.NO_ROW
+
+    def _keeps_pointers(self, binary: int) -> bool:
+        """Return whether code is of a kind that has frame pointers, so that 0 in rbp is the outermost's."""
+        if binary < 0:
+            return True
+        image = self._image(binary)
+        return image is not None and image.keeps_pointers
+
+    def _is_goexit(self, ranges: Sequence[CodeRange], address: int) -> bool:
+        """Return whether a goroutine ends there: behind the first byte of runtime.goexit."""
+        place = code_range(ranges, address)
+        binary, offset = _frame(place, address)
+        image = self._image(binary) if binary >= 0 else None
+        return image is not None and image.code(offset - 1, 2) == b"\x90\xe8"
 
     def _is_return_address(
         self, ranges: Sequence[CodeRange], address: int, *, accepts_any_memory: bool
@@ -124,12 +142,14 @@ class StackUnwinder:
         return self._images[binary] if 0 <= binary < len(self._images) else None
 
 
-def _is_program_start(state: FrameState, argc: int) -> bool:
+def _is_program_start(state: FrameState, rsp: int) -> bool:
     """Return whether rsp is what a new program finds: argc, and argv[0] in the strings above."""
-    if state.registers[RBP] != 0 or not 0 < argc <= _ARGUMENT_LIMIT:
+    if state.registers[RBP] != 0:
         return False
-    name = state.word(state.rsp + 8)
-    return name is not None and 0 < name - state.rsp < _STRINGS_LIMIT
+    argc, name = state.word(rsp), state.word(rsp + 8)
+    if argc is None or name is None:
+        return False
+    return 0 < argc <= _ARGUMENT_LIMIT and 0 < name - rsp < _STRINGS_LIMIT
 
 
 def code_range(ranges: Sequence[CodeRange], address: int) -> CodeRange | None:

@@ -2,6 +2,7 @@
 
     parent                                      worker
     "t" + descriptor of an ELF file ----------> finds its call frame information
+        <-- frame {"keeps_pointers": true}      where that is so
         <-- frame {"name": "8f...-19..."}       build id and digest: what a table of it is known by
     "c" + descriptor of a cached table -------> takes it, if it is whole and of that digest
     or "b" -----------------------------------> builds the table
@@ -58,10 +59,13 @@ def _answer(parent: socket.socket, descriptor: int) -> None:
 
 def _exchange(parent: socket.socket, descriptor: int) -> None:
     from pyprof.symbolize import unwind_table  # noqa: PLC0415 (imports numpy)
+    from pyprof.symbolize.frame_pointers import keeps_frame_pointers  # noqa: PLC0415
     from pyprof.symbolize.layout import build_id, elf_layout, mapped_image  # noqa: PLC0415
 
     image = mapped_image(descriptor)
     layout = elf_layout(image)
+    if keeps_frame_pointers(image, layout):
+        _send(parent, {"keeps_pointers": True})
     digest = _digest(image, layout)
     build_id_text = build_id(image, layout) or "0"
     _send(parent, {"name": f"{build_id_text}-{digest.hex()}"})

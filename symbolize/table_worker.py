@@ -41,6 +41,7 @@ class TableAnswer(NamedTuple):
     name: str  # "8f...-19...": what a cached table is known by; "" when there is none
     serialised: bytes  # for the cache; empty when there is none
     arrays: TableArrays
+    keeps_pointers: bool  # the functions of the file keep frame pointers
     is_cached: bool  # it came from the cache
     failure: str  # "", or one line: why there is no table
 
@@ -66,6 +67,7 @@ class TableWorker:
         self._array_bytes = 0, 0, 0
         self._first_block = 0
         self._is_cached = False
+        self._keeps_pointers = False
         self._deadline_s = 0.0
 
     @property
@@ -122,18 +124,23 @@ class TableWorker:
             header = _taken_header(arrived)
             if header is None:
                 return self._late()
+            self._keeps_pointers = header.get("keeps_pointers") is True or self._keeps_pointers
             if "failure" in header:
-                return TableAnswer(self._waiting[0].key, "", b"", _NO_ARRAYS, False, _line(header["failure"]))
+                return self._without_table(_line(header["failure"]))
             if "name" in header:
                 self._take_name(str(header["name"]))
-            else:
+            elif "keeps_pointers" not in header:
                 self._take_size(header)
         if len(arrived) < self._table_bytes:
             return self._late()
         serialised = bytes(memoryview(arrived)[: self._table_bytes])
         del arrived[: self._table_bytes]
         arrays = _arrays(serialised, self._first_block, self._array_bytes)
-        return TableAnswer(self._waiting[0].key, self._name, serialised, arrays, self._is_cached, "")
+        key, keeps_pointers = self._waiting[0].key, self._keeps_pointers
+        return TableAnswer(key, self._name, serialised, arrays, keeps_pointers, self._is_cached, "")
+
+    def _without_table(self, reason: str) -> TableAnswer:
+        return TableAnswer(self._waiting[0].key, "", b"", _NO_ARRAYS, self._keeps_pointers, False, reason)
 
     def _take_name(self, name: str) -> None:
         if self._name or not _TABLE_NAME.fullmatch(name):
@@ -163,10 +170,11 @@ class TableWorker:
     def _failed(self, reason: str) -> TableAnswer:
         """Return a failure, and let go of the worker: the next file gets a new one."""
         self.close()
-        return TableAnswer(self._waiting[0].key, "", b"", _NO_ARRAYS, False, reason)
+        return self._without_table(reason)
 
     def _send_next(self) -> None:
-        self._name, self._table_bytes, self._is_cached = "", -1, False
+        self._name, self._table_bytes = "", -1
+        self._is_cached = self._keeps_pointers = False
         self._deadline_s = time.monotonic() + self._timeout_s
         if self._waiting:
             with contextlib.suppress(OSError):  # `answers` tells why there is no worker

@@ -9,6 +9,7 @@ from pyprof.symbolize.call_site import CALL_LIMIT, SIGNAL_RETURN, SIGNAL_RETURN_
 from pyprof.symbolize.cfi_program import CfaRule, Row, Rule, RuleKind, row_at
 from pyprof.symbolize.cfi_reader import FrameTable
 from pyprof.symbolize.error import SymbolizeError
+from pyprof.symbolize.frame_pointers import keeps_frame_pointers
 from pyprof.symbolize.layout import Image, Layout, elf_layout, virtual_offset
 from pyprof.symbolize.stack_copy import RAX, RBP, RBX, RCX, RDI, RDX, RIP, RSI, RSP
 
@@ -51,6 +52,15 @@ class UnwindImage:
         if (row is None or not row.is_signal_frame) and self._is_signal_return(file_offset, is_exact):
             return _SIGNAL_RETURN_ROW
         return row
+
+    @cached_property
+    def keeps_pointers(self) -> bool:
+        """Return whether the functions of the file keep frame pointers."""
+        return self._layout is not None and keeps_frame_pointers(self._image, self._layout)
+
+    def code(self, file_offset: int, size_bytes: int) -> bytes:
+        """Return bytes of the file, fewer at its end."""
+        return self._image[max(file_offset, 0) : max(file_offset, 0) + size_bytes]
 
     def is_after_call(self, file_offset: int) -> bool:
         """Return whether the bytes before a place in the code may be a call."""
