@@ -151,16 +151,21 @@ __noinline __u32 find_rule(__u32 exe_index, __u64 file_offset)
 }
 
 /*
- * Whether `address` can be one that a call returns to: executable, and behind a call instruction.
+ * Whether `address` can be one that a call returns to: executable, and behind a call instruction, which
+ * `trusts_jit` does not ask of code without a file: interpreters push return addresses of their own.
  *
  *   e8 xx xx xx xx        call rel32                         ff /2 [sib] [disp8|disp32]   call *...
  */
-__noinline __u32 follows_call(__u64 address, __u32 first, __u32 count)
+__noinline __u32 follows_call(__u64 address, __u32 first, __u32 count, __u32 trusts_jit)
 {
+	__u32 index = find_mapping(address - 1, first, count);
+	struct unwind_mapping *mapping = bpf_map_lookup_elem(&unwind_mappings, &index);
 	__u8 code[8]; /* code[7] is the last byte of the call */
 
-	if (find_mapping(address - 1, first, count) == NOT_FOUND)
+	if (!mapping)
 		return 0;
+	if (trusts_jit && mapping->kind == MAPPING_ANONYMOUS)
+		return 1;
 	if (bpf_probe_read_user(code, sizeof(code), (void *)(address - sizeof(code))))
 		return 0;
 	if (code[3] == 0xe8)
@@ -226,7 +231,7 @@ __noinline __u32 step_without_rule(__u32 keeps_pointers)
 	if (walk->depth == 1) {
 		if (bpf_probe_read_user(saved, sizeof(__u64), (void *)walk->sp))
 			return END_NOT_RESIDENT;
-		if (follows_call(saved[0], walk->first, walk->count)) {
+		if (follows_call(saved[0], walk->first, walk->count, false)) {
 			walk->pc = saved[0];
 			walk->sp += 8;
 			walk->is_exact = false;
@@ -246,8 +251,9 @@ __noinline __u32 step_without_rule(__u32 keeps_pointers)
 		return END_NOT_RESIDENT;
 	/* Functions that keep no frame pointer may have had any number in rbp. Then let it lie where a
 	 * prologue leaves it, at a multiple of 16. */
-	is_chain = !saved[0] || saved[0] > walk->bp || !(walk->bp & 15);
-	if (is_chain && follows_call(saved[1], walk->first, walk->count)) {
+	is_chain = !saved[0] || saved[0] > walk->bp;
+	if ((is_chain || !(walk->bp & 15)) &&
+	    follows_call(saved[1], walk->first, walk->count, is_chain)) {
 		walk->is_bx_known = false;
 		walk->sp = walk->bp + 16;
 		walk->bp = saved[0];

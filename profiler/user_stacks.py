@@ -129,6 +129,8 @@ class UserStacks:
         early = len(copies.samples)
         kernel = [(counts.stacks.get(sample.user_stack, ()), sample.user_end) for sample, _ in pairs]
         self.verified, self.agreed = compared(kernel, stacks[early:])
+        if settings.verify and not self.verified:
+            self.notes.append("no stack was verified: the kernel walked none that perf copied too")
         return with_walked(counts, [copy.sample for copy in copies.samples], stacks[:early])
 
     def close(self) -> None:

@@ -96,8 +96,9 @@ class StackUnwinder:
             return WalkEnd.STACK_CUT if rbp < state.stack_limit + _CUT_LIMIT else WalkEnd.NO_ROW
         # A caller that keeps no frame pointer may have had any number in rbp. Then let it lie where a
         # prologue leaves it, at a multiple of 16.
-        is_chain = not 0 < caller_rbp <= rbp or rbp % 16 == 0
-        if is_chain and self._is_return_address(ranges, rip, accepts_any_memory=True):
+        is_chain = not 0 < caller_rbp <= rbp
+        is_saved = is_chain or rbp % 16 == 0
+        if is_saved and self._is_return_address(ranges, rip, accepts_any_memory=is_chain):
             state.enter(rip, rbp + 16, caller_rbp)
             return None
         is_outermost = (keeps_pointers and rip == 0) or self._is_goexit(ranges, rip)
