@@ -1,10 +1,12 @@
-"""What call frame instructions change: the rule for the CFA and for three registers.
+"""What call frame instructions change: the rule for the CFA and for some registers.
 
-Five values are followed. Each is a number, so that thousands are compared and carried at once:
+Five values are followed, and rbx where a file needs it. Each is a number, so that thousands are compared and
+carried at once:
 
-    cfa base     bits 0-3 Cfa, 4-7 register, 8 set: by the expression with the number in bits 16 and up
-    cfa offset   bytes, for a base that is a register
-    rbp, ra, rsp bits 0-7 Saved, 8 and up: an offset in bytes
+    cfa base           bits 0-4: Cfa, or 16 + register
+                       bit 8 set: by the expression with the number in bits 16 and up
+    cfa offset         bytes, for a base that is a register
+    rbp, ra, rsp, rbx  bits 0-7 Saved, 8 and up: an offset in bytes
 
 Source: DWARF 5, section 6.4.2; gcc libgcc/unwind-dw2.c (execute_cfa_program).
 """
@@ -25,8 +27,8 @@ from pyprof.symbolize.unwind_rule import Cfa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RBP, RSP, RA = 6, 7, 16  # DWARF numbers
-BY_EXPRESSION = 1 << 8
+RBX, RBP, RSP, RA = 3, 6, 7, 16  # DWARF numbers
+BY_REGISTER, BY_EXPRESSION = 1 << 4, 1 << 8
 
 _REGISTERS = 16  # that a CFA can be relative to
 _EXPRESSION_LIMIT = 16_384  # different ones of a file; a real file has some tens
@@ -46,17 +48,18 @@ class Saved(IntEnum):
 
 
 class State(NamedTuple):
-    """The five values, for many programs or places."""
+    """The values that are followed, for many programs or places."""
 
     base: NDArray[np.int64]
     offset: NDArray[np.int64]
     rbp: NDArray[np.int64]
     ra: NDArray[np.int64]
     rsp: NDArray[np.int64]
+    rbx: NDArray[np.int64] | None = None  # None: not followed
 
 
 class Change(NamedTuple):
-    """Instructions that set one of the five, and what they set it to."""
+    """Instructions that set one of the values, and what they set it to."""
 
     operations: NDArray[np.int64]  # indices
     values: NDArray[np.int64]
@@ -102,10 +105,11 @@ def _add(known: dict[bytes, int], block: bytes, value: int) -> None:
     known[block] = value
 
 
-def initial_state(count: int) -> State:
+def initial_state(count: int, *, follows_rbx: bool) -> State:
     """Return the state before the first instruction of `count` CIEs: no rule at all."""
     nothing = np.zeros(count, np.int64)
-    return State(np.full(count, int(Cfa.UNSUPPORTED)), nothing, nothing, nothing, nothing)
+    rbx = nothing if follows_rbx else None
+    return State(np.full(count, int(Cfa.UNSUPPORTED)), nothing, nothing, nothing, nothing, rbx)
 
 
 def state_changes(
@@ -115,17 +119,20 @@ def state_changes(
     initial: State,
     expressions: Expressions,
 ) -> tuple[Change, ...]:
-    """Return what changes each of the five values, in the order of State.
+    """Return what changes each value that is followed, in the order of State.
 
     `alignments` are the data alignments of the programs, `initial` their states after their CIEs.
     """
     base, offset = _cfa_changes(code, ops, alignments, expressions)
-    registers, where, saved = _register_changes(code, ops, alignments, expressions)
+    starts = {RBP: initial.rbp, RA: initial.ra, RSP: initial.rsp}
+    if initial.rbx is not None:
+        starts[RBX] = initial.rbx
+    registers, where, saved = _register_changes(code, ops, alignments, expressions, tuple(starts))
     changes = [base, offset]
-    for register, start in ((RBP, initial.rbp), (RA, initial.ra), (RSP, initial.rsp)):
+    for register, start in starts.items():
         chosen = np.flatnonzero(registers == register)
         operations, values = where[chosen], saved[chosen]
-        is_restored = _is_kind(ops.kinds[operations], op.RESTORE, op.RESTORE_EXTENDED)
+        is_restored = _is_one_of(ops.kinds[operations], op.RESTORE, op.RESTORE_EXTENDED)
         changes.append(Change(operations, np.where(is_restored, start[ops.programs[operations]], values)))
     return tuple(changes)
 
@@ -146,7 +153,7 @@ def _cfa_changes(
     )
     operations = np.concatenate([with_register[with_both], with_offset])
     operands = np.concatenate([registers.limits[with_both], ops.places[with_offset] + 1])
-    is_factored = _is_kind(ops.kinds[operations], op.DEF_CFA_SF, op.DEF_CFA_OFFSET_SF)
+    is_factored = _is_one_of(ops.kinds[operations], op.DEF_CFA_SF, op.DEF_CFA_OFFSET_SF)
     values = unsigned_numbers(code, operands).values
     factored = signed_numbers(code, operands[is_factored]).values
     values[is_factored] = factored * alignments[ops.programs[operations[is_factored]]]
@@ -154,16 +161,20 @@ def _cfa_changes(
 
 
 def _register_changes(
-    code: NDArray[np.uint8], ops: Operations, alignments: NDArray[np.int64], expressions: Expressions
+    code: NDArray[np.uint8],
+    ops: Operations,
+    alignments: NDArray[np.int64],
+    expressions: Expressions,
+    followed: tuple[int, ...],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return registers, the instructions that change their rules, and the rules."""
+    """Return registers of those followed, the instructions that change their rules, and the rules."""
     where = np.flatnonzero(_SAVED[ops.kinds] >= 0)
     is_short = ops.kinds[where] >= op.OFFSET
     registers = (code[ops.places[where]] & 0x3F).astype(np.int64)
     operands = ops.places[where] + 1
     numbers = unsigned_numbers(code, operands[~is_short])
     registers[~is_short], operands[~is_short] = numbers
-    chosen = np.flatnonzero((registers == RBP) | (registers == RA) | (registers == RSP))
+    chosen = np.flatnonzero(_is_one_of(registers, *followed))
     registers, where, operands = registers[chosen], where[chosen], operands[chosen]
     kinds = ops.kinds[where]
     saved = _SAVED[kinds].astype(np.int64)
@@ -187,19 +198,19 @@ def _blocks(code: NDArray[np.uint8], places: NDArray[np.int64]) -> list[bytes]:
 
 def _places(ops: Operations, *kinds: int) -> NDArray[np.int64]:
     """Return the indices of the instructions of some kinds."""
-    return np.flatnonzero(_is_kind(ops.kinds, *kinds))
+    return np.flatnonzero(_is_one_of(ops.kinds, *kinds))
 
 
-def _is_kind(kinds: NDArray[np.uint8], *wanted: int) -> NDArray[np.bool_]:
-    found = np.zeros(len(kinds), np.bool_)
-    for kind in wanted:
-        found |= kinds == kind
+def _is_one_of(values: NDArray[np.uint8] | NDArray[np.int64], *wanted: int) -> NDArray[np.bool_]:
+    found = np.zeros(len(values), np.bool_)
+    for value in wanted:
+        found |= values == value
     return found
 
 
 def _bases() -> NDArray[np.int64]:
     """Return the cfa base for each register, and for those beyond."""
-    bases = [Cfa.REGISTER | number << 4 for number in range(_REGISTERS)]
+    bases = [BY_REGISTER | number for number in range(_REGISTERS)]
     bases[RSP], bases[RBP] = int(Cfa.RSP), int(Cfa.RBP)
     return np.array([*bases, Cfa.UNSUPPORTED], np.int64)
 

@@ -25,7 +25,7 @@ from pyprof.symbolize.call_frame_state import state_brackets, states_at
 from pyprof.symbolize.call_frames import CallFrames, Programs
 from pyprof.symbolize.error import SymbolizeError
 from pyprof.symbolize.frame_records import PADDING, words
-from pyprof.symbolize.unwind_key import rule_keys
+from pyprof.symbolize.unwind_key import is_any_cfa_in_rbx, rule_keys
 from pyprof.symbolize.unwind_rule import Cfa
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ ROW_LIMIT = 1 << 22  # of one file; the largest libraries of compilers have a mi
 
 _SLICE_BYTES = 256 << 10  # of programs that are looked at together: what fits the processor's cache
 _PROGRAM_LIMIT = 64 << 10  # bytes of one program; the longest real ones have some thousands
+_RBX_LIMIT = 8 << 20  # bytes of a section that is looked at once more for rbx; real ones have 1 MB
 
 
 class Rows(NamedTuple):
@@ -67,13 +68,20 @@ def call_frame_rows(frames: CallFrames, sizes: NDArray[np.int64], expressions: E
     """Return the rows of all FDEs, as far as their code goes.
 
     `sizes` are the bytes of code that each is for. Expressions found are added to `expressions`. Where a
-    program is not understood, its rows from there on have the rule Cfa.UNSUPPORTED.
+    program is not understood, its rows from there on have the rule Cfa.UNSUPPORTED. What becomes of rbx is
+    told only if a CFA is relative to it: nearly no file needs it, and the others have fewer rules without.
 
     Raises: SymbolizeError for more than ROW_LIMIT rows.
     """
     if not len(sizes):
         return Rows(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
-    cies = _cies(frames, expressions)
+    rows = _all_rows(frames, sizes, _cies(frames, expressions, follows_rbx=False), expressions)
+    if len(frames.code) <= _RBX_LIMIT and is_any_cfa_in_rbx(rows.keys):
+        rows = _all_rows(frames, sizes, _cies(frames, expressions, follows_rbx=True), expressions)
+    return rows
+
+
+def _all_rows(frames: CallFrames, sizes: NDArray[np.int64], cies: _Cies, expressions: Expressions) -> Rows:
     is_long = frames.programs.limits - frames.programs.starts > _PROGRAM_LIMIT
     all_programs = frames.programs._replace(
         limits=np.where(is_long, frames.programs.starts, frames.programs.limits)
@@ -100,7 +108,7 @@ def _slices(programs: Programs) -> Iterator[tuple[int, int]]:
         first = limit
 
 
-def _cies(frames: CallFrames, expressions: Expressions) -> _Cies:
+def _cies(frames: CallFrames, expressions: Expressions, *, follows_rbx: bool) -> _Cies:
     """Return the state after the program of each CIE.
 
     One that does what belongs into FDEs only, or nobody does, is not known.
@@ -111,7 +119,7 @@ def _cies(frames: CallFrames, expressions: Expressions) -> _Cies:
     is_known = np.array([cie.is_supported for cie in frames.cies], np.bool_)
     is_signal = np.array([cie.is_signal for cie in frames.cies], np.bool_)
     ops = operations(frames.cie_code, frames.cie_programs)
-    start = initial_state(count)
+    start = initial_state(count, follows_rbx=follows_rbx)
     changes = state_changes(frames.cie_code, ops, data_alignments, start, expressions)
     lasts = np.append(ops.firsts[1:], len(ops.kinds)) - 1
     states = states_at(ops, changes, start, state_brackets(ops), lasts)
@@ -129,7 +137,7 @@ def _rows(code: NDArray[np.uint8], fdes: _Slice, cies: _Cies, expressions: Expre
     code = code[base : programs.limits[-1] + len(PADDING)]
     ops = operations(code, Programs(programs.starts - base, programs.limits - base, programs.cies))
     ends, places = _row_ends(code, ops, cies.code_alignments[programs.cies], fdes.sizes)
-    initial = State(*(column[programs.cies] for column in cies.states))
+    initial = State(*(column[programs.cies] for column in cies.states if column is not None))
     changes = state_changes(code, ops, cies.data_alignments[programs.cies], initial, expressions)
     brackets = state_brackets(ops)
     frames = ops.programs[ends]

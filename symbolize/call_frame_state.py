@@ -1,6 +1,6 @@
 """The state that call frame instructions add up to, at many places of many programs at once.
 
-For each of the five values, the instructions that set it are numbered. A place has the value of the last
+For each of the values, the instructions that set it are numbered. A place has the value of the last
 one up to it. After restore_state that is the last one up to the remember_state that belongs to it:
 
     number   1                        2                    3                        3 is 1
@@ -61,7 +61,7 @@ def states_at(
 
     `changes` are in the order of State; `initial` is what each program starts with.
     """
-    columns = zip(changes, initial, strict=True)
+    columns = zip(changes, (column for column in initial if column is not None), strict=True)
     return State(*(_values_at(ops, change, start, brackets, wanted) for change, start in columns))
 
 

@@ -35,7 +35,7 @@ _BLOCK = struct.Struct("<IHH")
 _ROW_BYTES = 4
 
 # A serialised table: this header, 16 bytes of checksum, blocks, rows, rules.
-_MAGIC, _VERSION = b"PyUnwind", 1
+_MAGIC, _VERSION = b"PyUnwind", 2
 _HEADER = struct.Struct("<8s5I16s")  # magic, version, first block, counts of blocks, rows and rules, digest
 _CHECKSUM_BYTES = 16
 

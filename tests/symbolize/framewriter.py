@@ -147,6 +147,12 @@ def rule_after(program: bytes, cie: Cie = Cie()) -> Rule:  # noqa: B008
     return rules_after(program, cie=cie)[0]
 
 
+def rbx_after(program: bytes, cie: Cie = Cie()) -> int:  # noqa: B008
+    """Return what becomes of rbx after a program, in a file that has a function with a CFA in rbx."""
+    table = table_of(cie, Fde(0x10, 2, advance(1) + program), Cie(), Fde(0x20, 8, def_cfa(3, 8)))
+    return lookup(table, TEXT_OFFSET + 0x11).rbx
+
+
 def saved(rbp: Rbp, rbp_offset: int = 0) -> Rule:
     """Return the rule at a function's entry, but for rbp."""
     return AT_ENTRY._replace(rbp=rbp, rbp_offset=rbp_offset)

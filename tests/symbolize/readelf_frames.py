@@ -29,6 +29,7 @@ class Row(NamedTuple):
     limit: int
     cfa: str
     rbp: str
+    rbx: str
     rsp: str
     ra: str
     is_signal: bool
@@ -56,15 +57,15 @@ def readelf_rows(path: Path, section: str = ".eh_frame") -> Iterator[Row]:
                     yield Row(row[0], min(row_limit, limit), *row[1:], signals[cie])
 
 
-def _cells(lines: list[str]) -> list[tuple[int, str, str, str, str]]:
-    """Return LOC, CFA, rbp, rsp and ra of a record's rows; the last of those with one LOC."""
+def _cells(lines: list[str]) -> list[tuple[int, str, str, str, str, str]]:
+    """Return LOC, CFA, rbp, rbx, rsp and ra of a record's rows; the last of those with one LOC."""
     if not lines:
         return []
     names = lines[0].split()
-    columns = [names.index(name) if name in names else None for name in ("rbp", "rsp", "ra")]
+    columns = [names.index(name) if name in names else None for name in ("rbp", "rbx", "rsp", "ra")]
     rows = {}
     for line in lines[1:]:
         cells = _CELL.findall(line)
-        rbp, rsp, ra = ("u" if column is None else cells[column] for column in columns)
-        rows[int(cells[0], 16)] = (int(cells[0], 16), cells[1], rbp, rsp, ra)
+        rbp, rbx, rsp, ra = ("u" if column is None else cells[column] for column in columns)
+        rows[int(cells[0], 16)] = (int(cells[0], 16), cells[1], rbp, rbx, rsp, ra)
     return list(rows.values())

@@ -16,6 +16,7 @@ from framewriter import (
     def_cfa_register,
     expression,
     offset,
+    rbx_after,
     restore,
     rule_after,
     rules_after,
@@ -26,7 +27,7 @@ from framewriter import (
     uleb,
 )
 
-from pyprof.symbolize.unwind_rule import Cfa, Rbp, Rule
+from pyprof.symbolize.unwind_rule import RBX_SAME, RBX_UNKNOWN, Cfa, Rbp, Rule
 
 BOTTOM = Rule(Cfa.BOTTOM)
 KERNEL_FRAME = (
@@ -44,6 +45,8 @@ SIGNAL_CIE = Cie(b"", b"zRS")
         (NOP, AT_ENTRY),
         (def_cfa_offset(16), Rule(Cfa.RSP, offset=16)),
         (def_cfa_offset(1 << 20), Rule(Cfa.RSP, offset=1 << 20)),
+        (def_cfa_offset((1 << 29) - 8), Rule(Cfa.RSP, offset=(1 << 29) - 8)),
+        (def_cfa_offset(1 << 29), UNSUPPORTED),
         (def_cfa_offset(1 << 31), UNSUPPORTED),
         (b"\x13" + sleb(-3), Rule(Cfa.RSP, offset=24)),
         (b"\x13" + sleb(3), Rule(Cfa.RSP, offset=-24)),
@@ -78,6 +81,9 @@ def test_the_cfa(program: bytes, rule: Rule) -> None:
         (offset(6, 4096), saved(Rbp.AT_CFA, -32768)),
         (offset(6, 4097), saved(Rbp.UNSUPPORTED)),
         (offset(6, 1 << 63), saved(Rbp.UNSUPPORTED)),
+        (b"\x11\x06" + sleb(-4095), saved(Rbp.AT_CFA, 32760)),
+        (b"\x11\x06" + sleb(-4096), saved(Rbp.UNSUPPORTED)),
+        (expression(6, b"\x76" + sleb(-12)), saved(Rbp.UNSUPPORTED)),
         (offset(6, 2) + b"\x07\x06", saved(Rbp.UNDEFINED)),
         (offset(6, 2) + b"\x08\x06", saved(Rbp.SAME)),
         (offset(6, 2) + restore(6), saved(Rbp.SAME)),
@@ -97,6 +103,80 @@ def test_the_cfa(program: bytes, rule: Rule) -> None:
 )
 def test_where_rbp_is_saved(program: bytes, rule: Rule) -> None:
     assert rule_after(program) == rule
+
+
+@pytest.mark.parametrize(
+    ("program", "rbx"),
+    [
+        (NOP, RBX_SAME),
+        (offset(3, 2), -16),
+        (b"\x05\x03" + uleb(7), -56),
+        (b"\x11\x03" + sleb(-1), 8),
+        (offset(3, 0), RBX_UNKNOWN),
+        (offset(3, 1), RBX_UNKNOWN),  # there is the return address
+        (offset(3, 4096), -32768),
+        (offset(3, 4097), RBX_UNKNOWN),
+        (b"\x11\x03" + sleb(-4095), 32760),
+        (b"\x11\x03" + sleb(-4096), RBX_UNKNOWN),
+        (offset(3, 1 << 63), RBX_UNKNOWN),
+        (offset(3, 2) + b"\x07\x03", RBX_UNKNOWN),
+        (offset(3, 2) + b"\x08\x03", RBX_SAME),
+        (offset(3, 2) + restore(3), RBX_SAME),
+        (offset(3, 2) + b"\x06\x03", RBX_SAME),
+        (REMEMBER + offset(3, 2) + RESTORE_STATE, RBX_SAME),
+        (b"\x09\x03\x0c", RBX_UNKNOWN),
+        (b"\x14\x03\x02", RBX_UNKNOWN),
+        (b"\x15\x03\x7e", RBX_UNKNOWN),
+        (expression(3, b"\x76\x00"), RBX_UNKNOWN),
+        (b"\x16\x03\x02\x76\x00", RBX_UNKNOWN),
+        (offset(6, 2) + offset(3, 3), -24),
+    ],
+)
+def test_where_rbx_is_saved_in_a_file_with_a_cfa_in_rbx(program: bytes, rbx: int) -> None:
+    assert rbx_after(program) == rbx
+    assert rule_after(program).rbx == RBX_UNKNOWN
+
+
+def test_a_saved_rbx_is_at_a_multiple_of_8() -> None:
+    cie = Cie(def_cfa(7, 8) + b"\x05\x10\x02", data_alignment=-4)
+    assert rbx_after(offset(3, 4), cie=cie) == -16
+    assert rbx_after(offset(3, 5), cie=cie) == RBX_UNKNOWN
+
+
+def test_restore_of_rbx_goes_back_to_what_the_cie_says() -> None:
+    assert rbx_after(offset(3, 3), cie=Cie(USUAL + offset(3, 2))) == -24
+    assert rbx_after(offset(3, 3) + restore(3), cie=Cie(USUAL + offset(3, 2))) == -16
+    assert rbx_after(offset(3, 3) + restore(3), cie=Cie(USUAL + b"\x07\x03")) == RBX_UNKNOWN
+
+
+@pytest.mark.parametrize("program", [b"\x07\x10", b"\x3e", offset(16, 2), def_cfa_expression(b"\x96")])
+def test_a_frame_without_a_known_caller_tells_nothing_of_rbx(program: bytes) -> None:
+    assert rbx_after(offset(3, 2) + program) == RBX_UNKNOWN
+
+
+def test_every_rule_of_a_file_with_a_cfa_in_rbx_tells_where_rbx_is() -> None:
+    frame = offset(6, 2) + offset(3, 3) + advance(4) + def_cfa_register(3)
+    expected = {
+        0: AT_ENTRY._replace(rbx=RBX_SAME),
+        8: Rule(Cfa.RSP, Rbp.AT_CFA, 0, -16, 8, 0, -24),
+        12: Rule(Cfa.REGISTER, Rbp.AT_CFA, 3, -16, 8, 0, -24),
+        16: Rule(Cfa.RBP_DEREF, Rbp.SAME, 0, 0, -8, 0, RBX_SAME),
+        24: BOTTOM,
+        32: GAP,
+    }
+    realigned = def_cfa_expression(bytes.fromhex("767806"))
+    records = [Fde(0, 8), Fde(8, 8, frame), Fde(16, 8, realigned), Fde(24, 8, b"\x07\x10" + offset(3, 2))]
+    assert rules_of(table_of(Cie(), *records)) == expected
+
+
+@pytest.mark.parametrize(
+    "other", [def_cfa(10, 8), def_cfa(3, 8) + b"\x07\x10", def_cfa(3, 8) + def_cfa(7, 8)]
+)
+def test_a_file_without_a_rule_with_a_cfa_in_rbx_tells_nothing_of_rbx(other: bytes) -> None:
+    table = table_of(Cie(), Fde(0, 8, offset(3, 2) + advance(4) + restore(3)), Fde(8, 8, other))
+    assert {rule.rbx for rule in rules_of(table).values()} == {RBX_UNKNOWN}
+    assert rules_of(table)[0] == AT_ENTRY
+    assert 4 not in rules_of(table)
 
 
 @pytest.mark.parametrize(

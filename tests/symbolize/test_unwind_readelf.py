@@ -11,7 +11,7 @@ import pytest
 from readelf_frames import Row, readelf_rows
 
 from pyprof.symbolize.layout import PF_X, PT_LOAD, elf_layout
-from pyprof.symbolize.unwind_rule import Cfa, Rbp, Rule
+from pyprof.symbolize.unwind_rule import RBX_SAME, RBX_UNKNOWN, Cfa, Rbp, Rule
 from pyprof.symbolize.unwind_table import UnwindTable, lookup, unwind_table
 
 NAMED = (
@@ -19,6 +19,7 @@ NAMED = (
     "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
     "/usr/lib/x86_64-linux-gnu/libstdc++.so.6",
     "/usr/lib/x86_64-linux-gnu/libcrypto.so.3",
+    "/usr/lib/x86_64-linux-gnu/libtsan.so.2",
     "/usr/bin/python3.11",
     "/usr/bin/perl",
     "/usr/bin/bash",
@@ -29,6 +30,7 @@ NAMED = (
 )
 REGISTERS = ["rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16))]
 SPECIAL = {Cfa.PLT, Cfa.RSP_DEREF, Cfa.RBP_DEREF, Cfa.UNSUPPORTED}
+WITHOUT_CALLER = {Cfa.NONE, Cfa.BOTTOM, Cfa.SIGNAL, Cfa.UNSUPPORTED}  # in the terms of rbp and rbx
 GAP = Rule(Cfa.NONE)
 
 
@@ -55,7 +57,11 @@ def is_elf(path: Path) -> bool:
 
 
 def agrees(row: Row, rule: Rule) -> bool:
-    """Return whether a rule says what readelf does: the same, or where that is not expressible nothing."""
+    """Return whether a rule says what readelf does: the same, or where that is not expressible nothing.
+
+    But for rbx.
+    """
+    rule = rule._replace(rbx=RBX_UNKNOWN)
     if row.ra == "u":
         return rule in (Rule(Cfa.BOTTOM), Rule(Cfa.UNSUPPORTED))
     if row.is_signal and row.ra == row.rbp == row.cfa == "exp":
@@ -80,18 +86,35 @@ def rbp_agrees(cell: str, rule: Rule) -> bool:
     return rule.rbp in kinds and rule.rbp_offset == 0
 
 
+def rbx_agrees(cell: str, rule: Rule) -> bool:
+    """Return whether a rule of a table that tells about rbx says what readelf does."""
+    if rule.cfa in WITHOUT_CALLER:
+        return rule.rbx == RBX_UNKNOWN
+    if cell[0] == "c":
+        return rule.rbx == int(cell[1:])
+    return rule.rbx in {"u": (RBX_SAME, RBX_UNKNOWN), "s": (RBX_SAME,)}.get(cell, (RBX_UNKNOWN,))
+
+
+def is_relative_to_rbx(row: Row) -> bool:
+    """Return whether a row has a CFA for which a table tells about rbx."""
+    return row.cfa.startswith("rbx") and row.ra == "c-8" and row.rsp == "u" and not row.is_signal
+
+
 def check_file(path: Path) -> int:
     """Compare a file's table with readelf at both ends of each row and gap, and return its number of rows."""
     table = table_at(path)
     layout = elf_layout(path.read_bytes())
     segments = [s for s in layout.segments if s.kind == PT_LOAD and s.flags & PF_X]
     rows = sorted(readelf_rows(path))
+    tells_rbx = any(map(is_relative_to_rbx, rows))
+    assert tells_rbx or not any(rbx for (rbx,) in struct.iter_unpack("<6xh8x", table.rules))
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         segment = next(s for s in segments if 0 <= row.start - s.virtual_offset < s.size_bytes)
         distance = segment.file_offset - segment.virtual_offset
         for place in {row.start, row.limit - 1}:
             rule = lookup(table, place + distance)
             assert agrees(row, rule), (path, row, rule)
+            assert not tells_rbx or rbx_agrees(row.rbx, rule), (path, row, rule)
         gap_limit = following.start if following else row.limit + 1
         if row.limit < gap_limit:
             assert lookup(table, row.limit + distance) == GAP, (path, row)
@@ -106,6 +129,15 @@ def test_every_row_of_real_files_is_what_readelf_says() -> None:
     counts = {path: check_file(path) for path in real_files()}
     assert len(counts) >= 25
     assert sum(counts.values()) > 100_000
+
+
+@pytest.mark.parametrize("path", [NAMED[1], NAMED[4]])
+def test_tables_of_files_with_a_cfa_in_rbx_tell_where_rbx_is(path: str) -> None:
+    if not Path(path).exists():
+        pytest.skip(f"no {path}")
+    rules = list(struct.iter_unpack("<BxBx2xh8x", table_at(Path(path)).rules))
+    assert {(cfa, reg) for cfa, reg, _ in rules} >= {(Cfa.REGISTER, 3)}
+    assert {rbx for _, _, rbx in rules} >= {RBX_UNKNOWN, RBX_SAME, -16}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from framewriter import (
     Cie,
     Fde,
     advance,
+    def_cfa,
     def_cfa_offset,
     frames,
     image_of,
@@ -48,8 +49,8 @@ def test_the_vdso_has_a_table() -> None:
 
 
 def test_a_rule_is_16_bytes() -> None:
-    rule = Rule(Cfa.REGISTER, Rbp.AT_CFA, 10, -16, -24, 1 << 20)
-    assert rule_bytes(rule) == bytes.fromhex("09010a00 f0ff 0000 e8ffffff 00001000")
+    rule = Rule(Cfa.REGISTER, Rbp.AT_CFA, 10, -16, -24, 1 << 20, -56)
+    assert rule_bytes(rule) == bytes.fromhex("09010a00 f0ff c8ff e8ffffff 00001000")
     assert table_of(Cie(), Fde(0, 8)).rules == bytes(16) + rule_bytes(AT_ENTRY)
 
 
@@ -102,7 +103,8 @@ SAMPLE = table_of(Cie(), Fde(3, 2000, STEPS + offset(6, 2)), Fde(2100, 40, b"\x0
 
 
 def test_a_table_is_what_was_written() -> None:
-    for table in (SAMPLE, table_of(Cie(), Fde(0, 8))):
+    in_rbx = table_of(Cie(), Fde(0, 8), Fde(8, 8, def_cfa(3, 8)), Fde(16, 8, offset(3, 4)))
+    for table in (SAMPLE, table_of(Cie(), Fde(0, 8)), in_rbx):
         data = serialised(table, DIGEST)
         assert parsed(data, DIGEST) == parsed(memoryview(data), DIGEST) == table
         assert rules_of(parsed(data, DIGEST)) == rules_of(table)
@@ -141,7 +143,7 @@ def _bad_tables() -> Iterator[UnwindTable]:
     yield table._replace(rules=b"")
     yield table._replace(rules=table.rules[:16])
     yield table._replace(rules=table.rules + table.rules[16:32] * 65_535)
-    for change in ("0a", "0105", "010010", "01000001", "010000000000 01"):
+    for change in ("0a", "0105", "010010", "01000001", "010000000000 02", "010000000000 f7ff"):
         yield table._replace(rules=table.rules[:-16] + bytes.fromhex(change).ljust(16, b"\0"))
 
 
