@@ -55,7 +55,8 @@ def watch(
 
     `targets` are descriptors that become readable when a process ends; the capture ends with the last
     of them. `idle_work` is done one piece at a time between drains (None: nothing for now), `each_second`
-    about once a second: it tells whether the targets are gone. `on_progress` is told the seconds that have passed.
+    about once a second: it tells whether the targets are gone. `on_progress` is told the seconds that have
+    passed.
     """
     began_s = time.monotonic()
     end_s = began_s + duration_s if duration_s is not None else float("inf")
