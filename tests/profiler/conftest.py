@@ -4,10 +4,15 @@ import os
 import select
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # in importlib mode pytest puts no test folder there
+
+from cheader import Header, told_header
 
 from pyprof.profiler import interrupts
 from pyprof.profiler.diagnosis import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN
@@ -85,6 +90,12 @@ def mapped() -> Callable[..., FileMapping]:
         return FileMapping(Mapping(start, limit, file_offset, path, build_id), 0, inode)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def header(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Header:
+    """Return bpf/unwind.h and bpf/cpu.h as a C compiler reads them."""
+    return told_header(root / "bpf", tmp_path_factory.mktemp("header"))
 
 
 @pytest.fixture
