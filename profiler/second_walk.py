@@ -95,7 +95,7 @@ def _leaf_only(stack: StackCopy) -> WalkedStack:
         if place.start <= pc < place.limit and place.binary >= 0:
             word = word_of(FrameWord(place.binary, pc - place.start + place.file_offset))
             return WalkedStack((word,), END_NOT_READY)
-    return WalkedStack((pc,), END_NOT_READY)
+    return WalkedStack((word_of(FrameWord(-1, pc)),), END_NOT_READY)
 
 
 def with_walked(counts: Counts, samples: Sequence[Sample], stacks: Sequence[WalkedStack]) -> Counts:
