@@ -170,9 +170,8 @@ class Confined:
 
 
 def _end_by_number(pid: int) -> None:
-    with contextlib.suppress(
-        ProcessLookupError, ChildProcessError
-    ):  # SIGCHLD is ignored: the kernel has reaped
+    # where SIGCHLD is ignored the kernel may have reaped it
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
