@@ -169,6 +169,9 @@ class TableWorker:
         self._table_bytes, self._is_cached = size_bytes, header["is_cached"] is True
 
     def _late(self) -> TableAnswer | None:
+        """Return why an answer that is not whole yet will never be; None when it may."""
+        if self._worker and self._worker.ended:
+            return self._failed(self._worker.ended)
         if time.monotonic() < self._deadline_s:
             return None
         return self._failed(f"{_NAME} ran out of time")
