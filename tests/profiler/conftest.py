@@ -24,16 +24,6 @@ ALL_CAPABILITIES = BOTH_CAPABILITIES | 1 << CAP_SYS_ADMIN
 
 
 @pytest.fixture
-def nothing_is_left() -> Iterator[None]:
-    """Fail the test when it leaves a descriptor or a child process."""
-    before = set(os.listdir("/proc/self/fd"))
-    yield
-    assert set(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-
-
-@pytest.fixture
 def as_root() -> None:
     """Skip the test for everybody else."""
     if os.geteuid() != 0:
