@@ -163,7 +163,8 @@ class CpuSampler:
         table = self.tracker.finish()
         counts = self._with_copies(counts, table)
         self._engine.close()
-        self.notes += [*gap_notes(table, counts.stats, self.tracker.binaries.unopened), *notes]
+        self.notes += gap_notes(table, counts.stats, self.tracker.binaries.unopened)
+        self.notes += [*(self._unwinder.notes() if self._unwinder else ()), *notes]
         return Capture(
             samples=counts.samples,
             stacks=counts.stacks,
