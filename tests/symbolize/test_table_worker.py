@@ -1,6 +1,5 @@
 """Tables made by the worker: equal to those made here, and never more than one file lost."""
 
-import json
 import os
 import select
 import signal
@@ -10,14 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from cfiwriter import Fde, elf_with_frames
+from tablewriter import NAME, Size, framed, sized
 
 from pyprof.symbolize import table_job, table_worker
 from pyprof.symbolize.layout import elf_layout
-from pyprof.symbolize.table_job import HEADER, TableJob
+from pyprof.symbolize.table_job import TableJob
 from pyprof.symbolize.table_worker import TableAnswer, TableArrays, TableWorker
 from pyprof.symbolize.unwind_table import unwind_table
 
@@ -26,7 +25,6 @@ pytestmark = pytest.mark.usefixtures("nothing_is_left")
 GOOD = elf_with_frames([Fde(0, 0x10), Fde(0x10, 0x20, b"\x0e\x20")])
 BOMB = b"\x7fELF bomb "
 LONG_S = 30.0  # a test that waits for it has failed
-NAME = "8f2c-19ab"
 
 Open = Callable[[bytes], int]
 
@@ -266,24 +264,6 @@ def test_worker_that_cannot_start_is_a_failure(
         assert [one.failure for one in worker.answers()] == ["table worker cannot start"] * 2
     worker.ask(3, opened(GOOD))
     assert failures(worker) == [""]
-
-
-def framed(value: object) -> bytes:
-    data = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return HEADER.pack(len(data)) + data
-
-
-class Size(NamedTuple):
-    """What a header may say of a table of one block, no rows and one rule."""
-
-    size: object = 24
-    arrays: object = (8, 0, 16)
-    first_block: object = 1
-    is_cached: object = False
-
-
-def sized(**changes: object) -> bytes:
-    return framed({"name": NAME}) + framed(Size(**changes)._asdict()) + bytes(24)
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
