@@ -128,8 +128,18 @@ def test_limit_leaves_out_new_files_and_keeps_the_known(
     assert [executables.number(file) for file in files] == [0, 1, None, None, 0, 1]
 
 
-def test_limit_is_the_room_in_the_maps() -> None:
+def test_limits_are_the_room_in_the_maps_and_in_a_frame_word() -> None:
     assert module.LIMIT == unwind_maps.EXES
+    assert module.OFFSET_LIMIT == 1 << unwind_maps.FRAME_FILE_SHIFT
+
+
+def test_mapping_whose_offsets_have_no_room_in_a_frame_has_no_number(
+    executables: Executables, mapped: Make
+) -> None:
+    limit = module.OFFSET_LIMIT
+    assert executables.number(mapped("/sparse", 0x1000, 0x2000, file_offset=limit - 0xFFF)) is None
+    assert executables.number(mapped("/sparse", 0x1000, 0x2000, file_offset=1 << 62)) is None
+    assert executables.number(mapped("/sparse", 0x1000, 0x2000, file_offset=limit - 0x1000)) == 0
 
 
 def test_file_offset_is_of_the_mapping_that_held_it(

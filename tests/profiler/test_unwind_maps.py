@@ -159,6 +159,11 @@ def test_word_without_a_file_is_the_address_itself(address: int) -> None:
     assert frame_word(address) == FrameWord(-1, address)
 
 
+@given(st.integers(1 << 63, (1 << 64) - 1))
+def test_address_above_the_users_half_is_never_taken_for_a_file(address: int) -> None:
+    assert frame_word(word_of(FrameWord(-1, address))).exe == -1
+
+
 def test_mapping_is_packed_as_the_compiler_lays_it_out(header: Header) -> None:
     expected = header.structs["unwind_mapping"].image(**CODE._asdict())
     assert mapping_bytes([CODE]) == expected
