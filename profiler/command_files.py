@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import PurePath
 
+from pyprof.profiler.binaries import open_regular
 from pyprof.profiler.executables import VDSO
 from pyprof.profiler.proc import FileMapping, executable_mappings
 from pyprof.profiler.profile import Mapping
@@ -30,11 +31,11 @@ def _is_common(path: str) -> bool:
 
 def _interpreters(program: str) -> list[str]:
     """Return what a script's first line names: the interpreter, and the program that env is given."""
-    try:
-        with open(program, "rb") as file:
-            first = file.read(SHEBANG_BYTES).split(b"\n", 1)[0]
-    except OSError:
+    descriptor = open_regular(program)
+    if descriptor < 0:
         return []
+    with open(descriptor, "rb") as file:
+        first = file.read(SHEBANG_BYTES).split(b"\n", 1)[0]
     if not first.startswith(b"#!"):
         return []
     words = [os.fsdecode(word) for word in first[2:].split()]

@@ -11,7 +11,7 @@ from pyprof.profiler.capture import END_NOT_READY, Sample
 from pyprof.profiler.cpu_maps import SAMPLE_KEY_BYTES, parse_sample
 from pyprof.profiler.libbpf import RingBuffer
 
-RING_BYTES = 4 << 20  # a power of two; at least 60 copies
+RING_BYTES = 8 << 20  # a power of two; at least 120 copies
 RED_ZONE_BYTES = 128  # bpf/unwind.h
 MAX_BYTES = 48 << 20  # kept until the capture's end
 REGISTERS = 17  # in DWARF's order, the 17th is rip

@@ -15,6 +15,7 @@ from pyprof.profiler.profile import Mapping
 
 VDSO = "[vdso]"
 LIMIT = 8192  # bpf: unwind_exes
+OFFSET_LIMIT = 1 << 40  # bpf: FRAME_FILE_SHIFT; no code lies so far into a file
 
 
 class _Identity(NamedTuple):
@@ -67,9 +68,14 @@ class Executables(Sequence[Executable]):
         return self._list[number]
 
     def number(self, file: FileMapping) -> int | None:
-        """Return the number of a mapping's file; None without a file, or when there are too many."""
+        """Return the number of a mapping's file; None without a file, or when there are too many.
+
+        None too for a mapping too far into its file: a frame has no room for such an offset.
+        """
         path = file.mapping.path
         if path != VDSO and (not path.startswith("/") or path.startswith("//")):
+            return None
+        if file.mapping.file_offset + file.mapping.limit - file.mapping.start > OFFSET_LIMIT:
             return None
         number = self._of_files.get(identity_of(file))
         if number is None:

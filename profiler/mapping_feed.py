@@ -82,10 +82,10 @@ class MappingFeed:
 
     def _publish(self, pid: int, now_s: float) -> bool:
         process, told = self._table.living(pid), self._told.get(pid)
-        if process is None:
+        image = self._image(process) if process else b""
+        if process is None or not image:  # none is known yet: a walk must wait, not find no mapping
             self._forget(pid)
             return False
-        image = self._image(process)
         whose = ProcessImage(pid, *process.start_range_ns, process.exec_ns)
         if told and told.process == whose and told.list.image == image:
             return False

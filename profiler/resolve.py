@@ -180,6 +180,7 @@ class _Frames:
         self._frame_index: dict[Frame, int] = {}
         self._mapping_index: dict[tuple[Mapping, int], int] = {}
         self._images: dict[tuple[int, str], _IndexOfAddress] = {}
+        self._words: dict[tuple[int, str], _IndexOfAddress] = {}
 
     def of_image(self, image: Image | None, unseen: str) -> dict[int, int]:
         """Return the frames of a program image by address; all are `unseen` where it is not known."""
@@ -190,11 +191,11 @@ class _Frames:
 
     def of_words(self, image: Image | None, executables: Sequence[Executable], unseen: str) -> dict[int, int]:
         """Return the frames of frame words; addresses without a file are those of a program image."""
-        key = (id(image), "words")
-        if key not in self._images:
+        key = (id(image), unseen)
+        if key not in self._words:
             addresses = self.of_image(image, unseen)
-            self._images[key] = _IndexOfAddress(partial(self._word_index, executables, addresses))
-        return self._images[key]
+            self._words[key] = _IndexOfAddress(partial(self._word_index, executables, addresses))
+        return self._words[key]
 
     def note(self, text: str) -> int:
         return self._intern(Frame(text, FrameKind.NOTE))

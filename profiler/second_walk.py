@@ -29,7 +29,7 @@ from pyprof.profiler.engine import Counts
 from pyprof.profiler.executables import Executable, Executables
 from pyprof.profiler.proc import FileMapping
 from pyprof.profiler.process_table import Image
-from pyprof.profiler.unwind_maps import FrameWord, word_of
+from pyprof.profiler.unwind_maps import FrameWord, frame_word, word_of
 from pyprof.symbolize.confined import Confined, EndedError, Limits
 from pyprof.symbolize.error import SymbolizeError
 from pyprof.symbolize.layout import Image as ElfImage
@@ -85,7 +85,7 @@ def walked_stacks(
     try:
         limits = Limits(int(TIMEOUT_S) + 1, mapping_bytes=MAPPED_BYTES)
         with Confined("stack worker", job, keep, limits) as worker:
-            walked.extend(_read_stack(worker, deadline_s, max_depth) for _ in copies)
+            walked.extend(_read_stack(worker, deadline_s, max_depth, len(binaries)) for _ in copies)
     except (OSError, EndedError, ValueError):
         pass  # those that are missing say so at their roots
     return walked + [_leaf_only(stack) for stack in stacks[len(walked) :]]
@@ -98,13 +98,15 @@ def _leaf_only(stack: StackCopy) -> WalkedStack:
         if place.start <= pc < place.limit and place.binary >= 0:
             word = word_of(FrameWord(place.binary, pc - place.start + place.file_offset))
             return WalkedStack((word,), END_NOT_READY)
-    return WalkedStack((pc,), END_NOT_READY)
+    return WalkedStack((word_of(FrameWord(-1, pc)),), END_NOT_READY)
 
 
 def with_walked(counts: Counts, samples: Sequence[Sample], stacks: Sequence[WalkedStack]) -> Counts:
     """Return the counts with these samples added, each with its stack; equal ones become one."""
     ids = {words: number for number, words in counts.stacks.items()}
-    values: Counter[Sample] = Counter({sample._replace(value=0): sample.value for sample in counts.samples})
+    values = Counter[Sample]()
+    for sample in counts.samples:
+        values[sample._replace(value=0)] += sample.value
     for sample, stack in zip(samples, stacks, strict=True):
         number = ids.setdefault(stack.words, _FIRST_ID + len(ids)) if stack.words else STACK_UNREADABLE
         values[sample._replace(user_stack=number, user_end=stack.end, value=0)] += sample.value
@@ -187,9 +189,12 @@ def _words(walk: Walk) -> list[int]:
     ]
 
 
-def _read_stack(worker: Confined, deadline_s: float, max_depth: int) -> WalkedStack:
+def _read_stack(worker: Confined, deadline_s: float, max_depth: int, binaries: int) -> WalkedStack:
     """Return the next result. Raises: EndedError; ValueError when it is nonsense."""
     end, count = _RESULT.unpack(worker.read(_RESULT.size, deadline_s))
     if end not in _ENDS.values() or count > max_depth:
         raise ValueError(end)
-    return WalkedStack(struct.unpack(f"<{count}Q", worker.read(8 * count, deadline_s)), end)
+    words = struct.unpack(f"<{count}Q", worker.read(8 * count, deadline_s))
+    if any(frame_word(word).exe >= binaries for word in words):
+        raise ValueError("a frame of no file")
+    return WalkedStack(words, end)

@@ -8,6 +8,7 @@ COMM_BYTES = 16
 MAX_STACKS = 32_768
 MIN_STACKS = 1_024
 NS_PER_SECOND = 1_000_000_000
+LARGEST_STRIDE = 0xFFFFFFFF  # bpf/cpu.h: a __u32
 
 
 class Unwind(Enum):
@@ -70,7 +71,8 @@ class Settings:
             return 0
         if self.duration_s is None or not self.frequency_hz:
             return 1
-        return max(1, int(self.duration_s * self.frequency_hz * cpus / (4 * self.verify)))
+        stride = int(self.duration_s * self.frequency_hz * cpus / (4 * self.verify))
+        return max(1, min(stride, LARGEST_STRIDE))
 
     def stack_room(self, cpus: int) -> int:
         """Return how many distinct stacks to make room for.

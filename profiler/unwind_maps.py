@@ -160,9 +160,12 @@ def frame_word(word: int) -> FrameWord:
 
 
 def word_of(frame: FrameWord) -> int:
-    """Return the word that means a frame."""
+    """Return the word that means a frame.
+
+    An address above the user's half, such as [vsyscall]'s, loses its top bit: then it is in no mapping.
+    """
     if frame.exe < 0:
-        return frame.address & (FRAME_FILE_BIT - 1)  # no user code lies higher, but for [vsyscall]
+        return frame.address & ~FRAME_FILE_BIT
     return FRAME_FILE_BIT | frame.exe << FRAME_FILE_SHIFT | frame.address
 
 

@@ -62,7 +62,7 @@ class Unwinder:
         self._ask([number for number in numbers if number is not None])
         deadline_s = time.monotonic() + wait_s
         while self._worker.is_busy and time.monotonic() < deadline_s:
-            select.select([self._worker.fileno()], [], [], 0.01)
+            self._wait_for_answers()
             self._take_answers()
 
     def filenos(self) -> list[int]:
@@ -135,6 +135,13 @@ class Unwinder:
                 self._vdso = os.memfd_create("vdso", os.MFD_CLOEXEC)
                 os.write(self._vdso, image)
         return self._vdso
+
+    def _wait_for_answers(self) -> None:
+        """Wait a moment until the worker answers; not at all when there is none, which is an answer too."""
+        poll = select.poll()
+        if self._worker.fileno() >= 0:
+            poll.register(self._worker.fileno(), select.POLLIN)
+            poll.poll(10)
 
     def _take_answers(self) -> None:
         for answer in self._worker.answers():

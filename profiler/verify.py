@@ -21,6 +21,7 @@ STACK_BYTES = 32_768
 RING_PAGES = 512  # 2 MiB for each CPU: some 60 samples
 MAX_BYTES = 64 << 20  # of all copies together
 RECORD_SAMPLE = 9
+ABI_NONE = 0  # enum perf_sample_regs_abi
 
 # perf's numbers of rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 to r15 and rip: in DWARF's order
 _PERF_NUMBERS = (0, 3, 2, 1, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23, 8)
@@ -103,7 +104,9 @@ def parsed_samples(image: bytes) -> Iterator[PerfCopy]:
         if record.kind != RECORD_SAMPLE or len(record.body) < _TID.size + _ABI.size + 2 * _SIZE.size:
             continue
         pid, _ = _TID.unpack_from(record.body)
-        _, *registers = _ABI.unpack_from(record.body, _TID.size)  # without registers there is only the ABI, 0
+        abi, *registers = _ABI.unpack_from(record.body, _TID.size)
+        if abi == ABI_NONE:  # there are no registers: what follows is the stack
+            continue
         at = _TID.size + _ABI.size
         (room,) = _SIZE.unpack_from(record.body, at)
         if at + room + 2 * _SIZE.size > len(record.body):

@@ -8,6 +8,7 @@ It is forked without exec, so it starts in some milliseconds and inherits what t
 from a process without threads.
 """
 
+import contextlib
 import gc
 import os
 import select
@@ -60,13 +61,16 @@ class Confined:
         parent = os.getpid()
         # No handler of the parent may run in the child before it has reset them.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._pid = 0
         try:
             self._pid = os.fork()
             if self._pid == 0:
                 _be(job, theirs, {theirs.fileno(), *keep}, limits, parent)
             self._process = os.pidfd_open(self._pid)  # stays this process, even where the kernel reaps it
         except OSError:
-            self.socket.close()  # a child that is there already dies of it
+            self.socket.close()
+            if self._pid:  # its number is still its own: nobody has waited for it
+                _end_by_number(self._pid)
             raise
         finally:
             theirs.close()
@@ -108,14 +112,15 @@ class Confined:
         del self._buffer[:count]
         return data
 
-    def arrived(self) -> bytearray:
+    def arrived(self, limit_bytes: int) -> bytearray:
         """Return what has arrived and was not taken yet, without waiting; the caller deletes what it took.
 
+        No more is taken in once there are `limit_bytes`: a child may write without end.
         Raises: EndedError when the child has ended and nothing is left.
         """
         poll = select.poll()
         poll.register(self.socket, select.POLLIN)
-        while poll.poll(0):
+        while len(self._buffer) < limit_bytes and poll.poll(0):
             try:
                 self._receive()
             except EndedError:
@@ -162,6 +167,13 @@ class Confined:
             status = 0
         self._pid = 0
         return status
+
+
+def _end_by_number(pid: int) -> None:
+    # where SIGCHLD is ignored the kernel may have reaped it
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _be(job: Job, parent_socket: socket.socket, keep: set[int], limits: Limits, parent: int) -> NoReturn:

@@ -23,6 +23,7 @@ _TIMEOUT_S = 20.0  # for one file
 _HEADER_BYTES = 4096
 _TABLE_NAME = re.compile(r"[0-9a-f-]{8,200}")
 _TABLE_BYTES = 64 << 20
+_ARRIVED_BYTES = _TABLE_BYTES + 2 * _HEADER_BYTES  # of one answer, at most
 
 
 class TableArrays(NamedTuple):
@@ -93,6 +94,8 @@ class TableWorker:
     def answers(self) -> list[TableAnswer]:
         """Return what has arrived since the last call, without waiting."""
         answers: list[TableAnswer] = []
+        if not self._waiting:
+            self._expect_silence()
         while self._waiting:
             answer = self._answer()
             if answer is None:
@@ -107,12 +110,21 @@ class TableWorker:
             self._worker.close()
             self._worker = None
 
+    def _expect_silence(self) -> None:
+        """Let go of a worker that has ended, or talks without being asked: the next file gets a new one."""
+        try:
+            if not self._worker or not self._worker.arrived(_ARRIVED_BYTES):
+                return
+        except EndedError:
+            pass
+        self.close()
+
     def _answer(self) -> TableAnswer | None:
         """Return the answer for the first that waits, None when it is not there yet."""
         if self._worker is None:
             return self._failed(f"{_NAME} cannot start")
         try:
-            return self._parsed(self._worker.arrived())
+            return self._parsed(self._worker.arrived(_ARRIVED_BYTES))
         except EndedError as error:
             return self._failed(str(error))
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -152,17 +164,20 @@ class TableWorker:
             os.close(cached)
 
     def _take_size(self, header: dict[str, object]) -> None:
-        size_bytes = header["size"]
-        if type(size_bytes) is not int or not 0 <= size_bytes <= _TABLE_BYTES or not self._name:
-            raise ValueError(size_bytes)
-        blocks, rows, rules = (int(size) for size in header["arrays"])  # type: ignore[attr-defined]
-        if min(blocks, rows, rules) < 0 or blocks + rows + rules > size_bytes:
-            raise ValueError(size_bytes)
+        size_bytes, sizes = _number(header["size"], _TABLE_BYTES), header["arrays"]
+        if not self._name or not isinstance(sizes, list):
+            raise ValueError(sizes)
+        blocks, rows, rules = (_number(size, size_bytes) for size in sizes)
+        if blocks + rows + rules > size_bytes:
+            raise ValueError(sizes)
         self._array_bytes = blocks, rows, rules
-        self._first_block = int(header["first_block"])  # type: ignore[call-overload]
+        self._first_block = _number(header["first_block"], 0xFFFFFFFF)
         self._table_bytes, self._is_cached = size_bytes, header["is_cached"] is True
 
     def _late(self) -> TableAnswer | None:
+        """Return why an answer that is not whole yet will never be; None when it may."""
+        if self._worker and self._worker.ended:
+            return self._failed(self._worker.ended)
         if time.monotonic() < self._deadline_s:
             return None
         return self._failed(f"{_NAME} ran out of time")
@@ -194,7 +209,7 @@ class TableWorker:
 def _arrays(serialised: bytes, first_block: int, sizes: tuple[int, int, int]) -> TableArrays:
     """Return the arrays at the end of a serialised table. Raises: ValueError when they cannot be such."""
     blocks, rows, rules = sizes
-    if not 0 <= first_block < 1 << 32 or blocks % 8 or rows % 4096 or rules % 16:
+    if blocks % 8 or rows % 4096 or rules % 16:
         raise ValueError(sizes)
     at = len(serialised) - sum(sizes)
     rows_at, rules_at = at + blocks, at + blocks + rows
@@ -219,6 +234,13 @@ def _taken_header(arrived: bytearray) -> dict[str, object] | None:
     if not isinstance(header, dict):
         raise ValueError("not an object")
     return header
+
+
+def _number(value: object, most: int) -> int:
+    """Return a value that is a number from 0 to `most`. Raises: ValueError when it is not: NaN, 1e9, true."""
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(value)
+    return value
 
 
 def _line(value: object) -> str:

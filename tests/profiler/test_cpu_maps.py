@@ -1,88 +1,14 @@
 """The layout of bpf/cpu.h in Python, held against what a C compiler makes of that file."""
 
-import re
 import struct
-import subprocess
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from cheader import Header
 
 from pyprof.profiler import capture, cpu_maps, settings
 from pyprof.profiler.capture import Sample
 from pyprof.profiler.engine import Stats, Target
 from pyprof.profiler.settings import Settings, Targets
-
-FORMS = {1: "B", 2: "H", 4: "I", 8: "Q"}
-
-
-class Field(NamedTuple):
-    offset: int
-    size: int
-
-
-class Layout(NamedTuple):
-    """A struct as the compiler lays it out."""
-
-    size: int
-    fields: dict[str, Field]
-
-    def image(self, **values: int | bytes) -> bytes:
-        """Return the bytes of the struct, fields that are not given zero."""
-        image = bytearray(self.size)
-        for name, value in values.items():
-            field = self.fields[name]
-            data = value if isinstance(value, bytes) else struct.pack("=" + FORMS[field.size], value)
-            image[field.offset : field.offset + len(data)] = data
-        return bytes(image)
-
-    def value(self, image: bytes, name: str) -> int:
-        """Return the number in a field."""
-        field = self.fields[name]
-        (number,) = struct.unpack_from("=" + FORMS[field.size], image, field.offset)
-        return int(number)
-
-
-class Header(NamedTuple):
-    """What bpf/cpu.h says."""
-
-    structs: dict[str, Layout]
-    constants: dict[str, int]
-
-
-@pytest.fixture(scope="module")
-def header(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Header:
-    """Return the header, told by a C program that includes it."""
-    folder = tmp_path_factory.mktemp("header")
-    headers = [(root / "bpf" / name).read_text() for name in ("unwind.h", "cpu.h")]
-    text = re.sub(r"/\*.*?\*/", "", "".join(headers), flags=re.DOTALL)
-    lines = []
-    for name, body in re.findall(r"struct (\w+) \{(.*?)\};", text, re.DOTALL):
-        lines.append(f'printf("struct {name} %zu\\n", sizeof(struct {name}));')
-        for field in re.findall(r"(\w+)(?:\[[^]]+\])?;", body):
-            place = f"offsetof(struct {name}, {field}), sizeof(((struct {name} *)0)->{field})"
-            lines.append(f'printf("field {field} %zu %zu\\n", {place});')
-    constants = re.findall(r"#define (\w+) +\(?\w", text)
-    constants += re.findall(r"^\s+((?:STAT|END|EXE|MAPPING|CFA|RBP)_\w+),", text, re.MULTILINE)
-    lines += [f'printf("constant {name} %llu\\n", (unsigned long long)({name}));' for name in constants]
-    includes = "#include <linux/types.h>\n#include <stddef.h>\n#include <stdio.h>\n#include <cpu.h>\n"
-    (folder / "told.c").write_text(includes + "int main(void)\n{\n" + "\n".join(lines) + "\n}\n")
-    command = ["gcc", "-Wall", "-Werror", f"-I{root / 'bpf'}", "-o", folder / "told", folder / "told.c"]
-    subprocess.run(command, check=True)
-    output = subprocess.run([folder / "told"], check=True, capture_output=True, text=True).stdout
-    return parsed(output)
-
-
-def parsed(output: str) -> Header:
-    header = Header({}, {})
-    for kind, name, number, *size in map(str.split, output.splitlines()):
-        if kind == "struct":
-            layout = header.structs[name] = Layout(int(number), {})
-        elif kind == "field":
-            layout.fields[name] = Field(int(number), int(size[0]))
-        else:
-            header.constants[name] = int(number)
-    return header
 
 
 def test_header_has_the_structs_that_python_knows(header: Header) -> None:

@@ -1,9 +1,13 @@
 """The process table: which image a sample belongs to, whatever the process did before and after."""
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pyprof.profiler.proc import FileMapping
-from pyprof.profiler.process_table import EventOrder, Image, ProcessTable, Snapshot
+from pyprof.profiler.process_table import FORK_SLACK_NS, EventOrder, Image, ProcessTable, Snapshot
 from pyprof.profiler.profile import Mapping
-from pyprof.profiler.sideband import ExecEvent, ExitEvent, ForkEvent, LostEvent, MapEvent
+from pyprof.profiler.sideband import ExecEvent, ExitEvent, ForkEvent, LostEvent, MapEvent, ProcessEvent
 
 SECOND = 1_000_000_000
 
@@ -150,3 +154,133 @@ def test_events_from_outside_the_pid_namespace_are_nobodys() -> None:
     table.apply(ForkEvent(2, 9, 0xFFFFFFFF))
     assert table.find(0, 0, 5) is None
     assert path_at(table.find(9, 2, 5), 0x1000) is None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        MapEvent(1, 7, file(0x1000, 0x2000)),
+        ForkEvent(1, 7, 1),
+        ExecEvent(1, 7),
+        ExitEvent(1, 7),
+        Snapshot(1, 7, 0, ()),
+    ],
+)
+def test_each_event_of_a_process_marks_it_as_changed(event: ProcessEvent | Snapshot) -> None:
+    table = ProcessTable()
+    table.apply(event)
+    assert table.changed == {7}
+
+
+def test_nobody_changes_by_what_is_of_no_process() -> None:
+    table = ProcessTable()
+    table.apply(LostEvent(1, 3))
+    table.apply(MapEvent(1, 0, file(0x1000, 0x2000)))
+    table.apply(ExitEvent(1, 0xFFFFFFFF))
+    assert table.changed == set()
+
+
+def test_living_is_the_process_that_has_the_number_now() -> None:
+    table = ProcessTable()
+    assert table.living(9) is None
+    table.apply(ForkEvent(SECOND, 9, 1))
+    first = table.living(9)
+    assert first is not None
+    table.apply(ExitEvent(2 * SECOND, 9))
+    assert table.living(9) is None
+    table.apply(ForkEvent(3 * SECOND, 9, 1))
+    second = table.living(9)
+    assert second is not None
+    assert second is not first
+
+
+def test_exec_time_is_of_the_last_image_and_none_of_the_first() -> None:
+    table = ProcessTable()
+    table.apply(ForkEvent(SECOND, 9, 1))
+    process = table.living(9)
+    assert process is not None
+    assert process.exec_ns == 0
+    for time_ns in (2 * SECOND, 3 * SECOND):
+        table.apply(ExecEvent(time_ns, 9))
+        assert process.exec_ns == time_ns
+
+
+def test_child_of_a_process_that_called_exec_has_its_own_first_image() -> None:
+    table = ProcessTable()
+    table.apply(ExecEvent(2 * SECOND, 7))
+    table.apply(ForkEvent(3 * SECOND, 8, 7))
+    child = table.living(8)
+    assert child is not None
+    assert child.exec_ns == 0
+
+
+def test_start_is_as_exact_as_its_source() -> None:
+    table = ProcessTable()
+    table.apply(ForkEvent(5 * SECOND, 8, 1))
+    table.apply(Snapshot(6 * SECOND, 7, 123, ()))
+    table.apply(ExecEvent(7 * SECOND, 6))
+    ranges = []
+    for pid in (8, 7, 6):
+        process = table.living(pid)
+        assert process is not None
+        ranges.append(process.start_range_ns)
+    tick_ns = 10_000_000
+    assert ranges == [
+        (5 * SECOND - FORK_SLACK_NS, 5 * SECOND),
+        (123 * tick_ns, 124 * tick_ns),
+        (0, 7 * SECOND),  # it was there before the first event
+    ]
+
+
+def test_files_of_an_image_are_its_own_over_those_of_its_base() -> None:
+    base = image_of(file(0x1000, 0x3000, "/base"), file(0x5000, 0x6000, "/base"))
+    child = Image(0, base=base)
+    assert child.files() == base.files()
+    child.insert(file(0x2000, 0x4000, "/own"))
+    found = [(one.mapping.start, one.mapping.limit, one.mapping.path) for one in child.files()]
+    assert found == [(0x1000, 0x2000, "/base"), (0x2000, 0x4000, "/own"), (0x5000, 0x6000, "/base")]
+    assert len(base.files()) == 2
+
+
+def test_files_follow_a_base_that_becomes_known_later() -> None:
+    base = Image(0)
+    child = base.copy(1)
+    grandchild = child.copy(2)
+    base.insert(file(0x1000, 0x2000))
+    assert grandchild.files() == child.files() == base.files() != []
+
+
+PIECES = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)), max_size=8)
+
+
+@given(PIECES, PIECES)
+def test_files_are_what_is_found_at_each_address(
+    old: list[tuple[int, int]], new: list[tuple[int, int]]
+) -> None:
+    image = Image(0, base=image_of(*(file(start, start + size, "/base") for start, size in old)))
+    for start, size in new:
+        image.insert(file(start, start + size, "/own"))
+    files = image.files()
+    assert [one.mapping.start for one in files] == sorted(one.mapping.start for one in files)
+    for address in range(45):
+        holders = [one.mapping for one in files if one.mapping.start <= address < one.mapping.limit]
+        assert [mapping.path for mapping in holders] == [path_at(image, address)] * len(holders)
+        assert len(holders) == (path_at(image, address) is not None)
+
+
+def test_image_that_stands_alone_has_nothing_of_its_base() -> None:
+    image = Image(0, base=image_of(file(0x1000, 0x2000)))
+    image.insert(file(0x5000, 0x6000, "/own"))
+    image.stand_alone()
+    assert [one.mapping.path for one in image.files()] == ["/own"]
+    assert path_at(image, 0x1000) is None
+
+
+def test_snapshot_ends_what_a_child_has_of_its_parent() -> None:
+    table = ProcessTable()
+    table.apply(ForkEvent(5 * SECOND, 8, 7))
+    table.apply(Snapshot(6 * SECOND, 8, 500, (file(0x5000, 0x6000, "/child"),)))
+    table.apply(Snapshot(6 * SECOND, 7, 100, (file(0x1000, 0x2000, "/parent"),)))
+    child = table.living(8)
+    assert child is not None
+    assert [one.mapping.path for one in child.images[-1].files()] == ["/child"]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pyprof.profiler.cpu_maps import settings_image
 from pyprof.profiler.settings import MAX_STACKS, MIN_STACKS, Settings, Targets
 
 
@@ -52,3 +53,29 @@ def test_room_that_was_asked_for_is_kept(entries: int) -> None:
 )
 def test_targets_are_told_in_words(targets: Targets, words: str) -> None:
     assert targets.description == words
+
+
+def stride(cpus: int, **changes: float | None) -> int:
+    settings = {"frequency_hz": 100, "duration_s": 10.0, "verify": 10, **changes}
+    return Settings(period=1, **settings).verify_stride(cpus)  # type: ignore[arg-type]
+
+
+def test_without_verification_there_is_no_stride() -> None:
+    assert stride(2, verify=0) == 0
+    assert stride(2, verify=0, duration_s=None) == 0
+
+
+def test_stride_gives_as_many_as_are_wanted_where_cpus_are_busy_for_a_quarter_of_the_time() -> None:
+    for cpus in (1, 2, 64):
+        samples = 100 * 10 * cpus / 4
+        assert samples / stride(cpus) == pytest.approx(10, rel=0.05)
+
+
+@pytest.mark.parametrize("changes", [{"duration_s": None}, {"frequency_hz": 0}, {"verify": 10**6}])
+def test_each_sample_is_verified_where_there_may_be_too_few(changes: dict[str, float | None]) -> None:
+    assert stride(2, **changes) == 1
+
+
+def test_stride_fits_its_field() -> None:
+    image = settings_image(Settings(period=1, frequency_hz=9999, duration_s=1e9, verify=1), 1, cpus=512)
+    assert b"\xff" * 4 in image

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from pyprof.profiler import watch as watching
-from pyprof.profiler.watch import End, watch
+from pyprof.profiler.watch import End, Source, watch
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -66,6 +66,7 @@ class Watched:
 
     def __init__(self, tracker: FakeTracker, interrupts: Pipe) -> None:
         self.tracker = tracker
+        self.sources: list[Source] = [tracker]
         self.interrupts = interrupts
         self.seconds: list[float] = []  # told as progress
         self.checks = 0
@@ -76,10 +77,10 @@ class Watched:
         *,
         duration_s: float | None = LONG_S,
         targets: Iterable[Pipe] = (),
-        idle_work: Iterable[Callable[[], object]] = (),
+        idle_work: Iterable[Callable[[], object] | None] = (),
     ) -> End:
         return watch(
-            [self.tracker],
+            self.sources,
             duration_s=duration_s,
             interrupts=self.interrupts,
             targets=list(targets),
@@ -233,5 +234,84 @@ def test_storm_of_events_is_drained_no_more_than_100_times_a_second(
     ring = pipe()
     ring.fire()
     watched.tracker = FakeTracker(ring)
+    watched.sources = [watched.tracker]
     assert watched.until(duration_s=1.0) is End.DURATION
     assert watched.tracker.drains <= 101
+
+
+def test_sources_are_drained_in_their_order(watched: Watched, pipe: Callable[[], Pipe]) -> None:
+    order: list[str] = []
+    first, second = FakeTracker(pipe(), pipe()), FakeTracker()
+    first.at = {turn: lambda: order.append("first") for turn in (1, 2)}
+    second.at = {1: lambda: order.append("second"), 2: watched.interrupts.fire}
+    watched.sources = [first, second]
+    assert watched.until(idle_work=[int] * 10) is End.SIGNAL
+    assert order == ["first", "second", "first"]
+
+
+def test_any_source_ends_the_wait(watched: Watched, pipe: Callable[[], Pipe], waits: list[float]) -> None:
+    ring = pipe()
+    ring.fire()
+    last = FakeTracker(ring)
+    last.at[1] = watched.interrupts.fire
+    watched.sources = [FakeTracker(pipe()), FakeTracker(), last]
+    assert watched.until() is End.SIGNAL
+    assert last.drains == 1
+
+
+def test_descriptors_of_a_source_may_change(watched: Watched, pipe: Callable[[], Pipe]) -> None:
+    gone, fresh = pipe(), pipe()
+    rings = [gone]
+    source = SimpleNamespace(filenos=lambda: [ring.fileno() for ring in rings])
+    source.drain = lambda: rings.__setitem__(slice(None), [fresh])
+    watched.sources = [watched.tracker, source]
+    watched.tracker.at = {2: fresh.fire, 3: watched.interrupts.fire}
+    assert watched.until(idle_work=[int] * 10) is End.SIGNAL
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the seconds that each look at the descriptors was ready to wait; none of them does."""
+    real, waits = watching._ready, []
+
+    def ready(descriptors: list[int], wait_s: float) -> set[int]:
+        waits.append(wait_s)
+        return real(descriptors, 0.0)
+
+    monkeypatch.setattr(watching, "_ready", ready)
+    return waits
+
+
+def test_nothing_to_do_for_now_is_waited_over_and_does_not_end_the_work(
+    watched: Watched, waits: list[float]
+) -> None:
+    done: list[int] = []
+    work = [None, lambda: done.append(1), None, None, lambda: done.append(2)]
+    watched.tracker.at[6] = watched.interrupts.fire
+    watched.until(idle_work=work)
+    assert done == [1, 2]
+    longest = watching.LONGEST_WAIT_S
+    assert waits[:6] == [longest, 0.0, longest, longest, 0.0, longest]
+
+
+def test_look_after_one_that_found_something_does_not_wait(
+    watched: Watched, pipe: Callable[[], Pipe], waits: list[float], clock: Clock
+) -> None:
+    ring = pipe()
+    watched.tracker = FakeTracker(ring)
+    watched.sources = [watched.tracker]
+    watched.tracker.at = {
+        1: ring.fire,
+        3: lambda: os.read(ring.read_end, 1),
+        5: watched.interrupts.fire,
+    }
+    assert watched.until() is End.SIGNAL
+    longest = watching.LONGEST_WAIT_S
+    # nothing | something | still there | taken by then, so nothing | as before
+    assert waits == [longest, longest, 0.0, 0.0, longest, longest]
+
+
+def test_wait_is_no_longer_than_what_is_left(watched: Watched, waits: list[float], clock: Clock) -> None:
+    clock.step_s = 0.125
+    watched.until(duration_s=0.5)
+    assert waits == [0.25, 0.25, 0.125]

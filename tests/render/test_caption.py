@@ -1,10 +1,11 @@
 """What stands beside the picture, in words and as data."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from pyprof.profiler.profile import Loss, Profile, Provenance, Quality
+from pyprof.profiler.profile import Loss, Profile, Provenance, Quality, Truncation
 from pyprof.render.caption import (
     caption_data,
     count_words,
@@ -12,6 +13,7 @@ from pyprof.render.caption import (
     percent,
     provenance_words,
     quality_words,
+    stack_words,
     title_words,
 )
 
@@ -109,3 +111,45 @@ def test_caption_data_is_json_with_every_field(web_server: Profile) -> None:
     assert data["total"] == 100
     assert data["provenance"]["notes"] == ["nginx exited with status 3."]
     assert data["quality"]["losses"][0] == Loss("stack map full", 10, True)._asdict()
+
+
+WHOLE = Quality(taken=8, user_stacks=8)
+CUT = Quality(
+    taken=1000,
+    user_stacks=1000,
+    truncated=(Truncation("no unwind row", 3), Truncation("page not resident", 7)),
+)
+
+
+def test_stacks_of_a_profile_without_any_are_not_mentioned() -> None:
+    assert stack_words(Quality(), "dwarf") == []
+    assert stack_words(Quality(taken=5, verified=1), "dwarf") == []
+
+
+def test_whole_stacks_are_complete() -> None:
+    assert stack_words(WHOLE, "dwarf") == ["user stacks 100.0% complete"]
+    assert stack_words(WHOLE, "") == ["user stacks 100.0% complete"]
+
+
+def test_frame_pointers_do_not_tell_whether_a_stack_is_complete() -> None:
+    assert stack_words(WHOLE, "fp") == ["user stacks 100.0% not known to be cut (frame pointers)"]
+
+
+def test_each_reason_for_a_cut_stack_is_told_with_its_value() -> None:
+    assert stack_words(CUT, "dwarf") == [
+        "user stacks 99.0% complete",
+        "3 truncated: no unwind row",
+        "7 truncated: page not resident",
+    ]
+
+
+def test_verification_is_told_where_there_was_one() -> None:
+    words = stack_words(replace(WHOLE, verified=1234, agreed=1233), "dwarf")
+    assert words[-1] == "1,233 of 1,234 stacks verified by a second walk"
+
+
+def test_caption_data_has_the_truncations_by_name() -> None:
+    data = caption_data(Profile(unit="samples", samples=(), frames=(), quality=CUT))
+    quality = json.loads(json.dumps(data))["quality"]
+    assert quality["truncated"][1] == {"reason": "page not resident", "value": 7}
+    assert quality["user_stacks"] == 1000

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyprof.profiler.profile import Loss, Profile, Provenance, Quality
+from pyprof.profiler.profile import Loss, Profile, Provenance, Quality, Truncation
 from pyprof.render.pprof_header import ValueType, header_lines, parsed_header, unit_of, value_type
 
 PROFILE = Profile(
@@ -85,3 +85,31 @@ def test_file_without_event_takes_the_one_of_its_period() -> None:
 def test_unit_is_a_value_type_and_back(unit: str, expected: ValueType) -> None:
     assert value_type(unit, "offcpu") == expected
     assert unit_of(expected) == unit
+
+
+def test_how_whole_the_stacks_are_is_read_back() -> None:
+    truncated = (
+        Truncation("deeper than 127", 5),
+        Truncation("", 1),
+        Truncation("lost: stack map full", 10**29),
+    )
+    quality = Quality(taken=9, user_stacks=8, truncated=truncated, verified=4, agreed=3)
+    profile = Profile(
+        unit="samples", samples=(), frames=(), quality=quality, provenance=Provenance(unwind="dwarf")
+    )
+    lines = header_lines(profile)
+    assert [line for line in lines if "truncated" in line] == [
+        "pyprof: truncated=5 deeper than 127",
+        "pyprof: truncated=1 ",
+        f"pyprof: truncated={10**29} lost: stack map full",
+    ]
+    header = parsed_header(lines)
+    assert header.quality() == quality
+    assert header.provenance("", 0, 0, 0) == profile.provenance
+
+
+@pytest.mark.parametrize(
+    "text", ["many page not resident", "-1 page not resident", "7", "", "٤ x", "9" * 31 + " x"]
+)
+def test_truncation_that_is_none_is_ignored(text: str) -> None:
+    assert parsed_header([f"pyprof: truncated={text}"]) == parsed_header([])
