@@ -199,6 +199,7 @@ class ProcessTable:
         earliest_ns = snapshot.start_ticks * NS_PER_TICK
         if not generations or not generations[-1].started_in_tick(snapshot.start_ticks):
             generations.append(Process(earliest_ns, earliest_ns + NS_PER_TICK, Image(0)))
+        generations[-1].has_ended = False  # the exit may have been its main thread's, while others run on
         image = generations[-1].images[-1]
         image.stand_alone()
         for file in snapshot.files:

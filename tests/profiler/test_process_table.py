@@ -284,3 +284,14 @@ def test_snapshot_ends_what_a_child_has_of_its_parent() -> None:
     child = table.living(8)
     assert child is not None
     assert [one.mapping.path for one in child.images[-1].files()] == ["/child"]
+
+
+def test_process_whose_main_thread_has_ended_lives_on_when_it_is_seen_again() -> None:
+    table = ProcessTable()
+    table.apply(Snapshot(SECOND, 7, 100, (file(0x1000, 0x2000),)))
+    table.apply(ExitEvent(2 * SECOND, 7))
+    assert table.living(7) is None
+    table.apply(Snapshot(3 * SECOND, 7, 100, (file(0x1000, 0x2000),)))
+    process = table.living(7)
+    assert process is not None
+    assert path_at(process.images[-1], 0x1000) == "/bin/a"

@@ -55,8 +55,9 @@ def parent(nothing_is_left: None) -> Iterator[Parent]:
     thread = threading.Thread(target=job.serve, args=(theirs,))
     thread.start()
     yield Parent(own)
-    own.close()  # the job ends with its parent
+    own.shutdown(socket.SHUT_WR)  # the job ends when it hears no more, and may finish what it says
     thread.join()
+    own.close()
     theirs.close()
 
 
