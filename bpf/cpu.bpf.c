@@ -14,6 +14,7 @@
 #include <bpf/bpf_tracing.h>
 
 #define COPIES_BYTES (4 << 20)
+#define LONGEST_EXEC_NS 50000000ULL /* between perf's event of an execve and its tracepoint */
 #define MAX_PIDNS_LEVEL 32 /* include/linux/pid_namespace.h */
 #define NS_PER_TICK 10000000ULL /* USER_HZ is 100 on every architecture we build for */
 
@@ -90,6 +91,14 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } verify_turns SEC(".maps");
+
+/* Processes that work for pyprof. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u32);
+	__type(value, __u32);
+} own_pids SEC(".maps");
 
 #include "unwind.bpf.h"
 
@@ -341,15 +350,24 @@ static __always_inline void walk_user_stack(struct bpf_perf_event_data *ctx, str
 		key->user_end = unwind_user_stack(walk, key->pid, key->start_ns, image, settings.max_depth);
 		if (key->user_end != END_COMPLETE && BPF_CORE_READ_BITFIELD(task, in_execve)) {
 			key->user_end = END_BY_KERNEL; /* the old stack is gone, the new one not there yet */
+			key->user_stack = STACK_NONE;
 			return;
 		}
-		if (walk->depth)
-			key->user_stack = stack_id(walk->depth);
 	} else {
 		key->user_stack = walk_by_kernel(ctx, BPF_F_USER_STACK);
+		if (settings.unwind_tables)
+			key->user_end = END_32_BIT;
 	}
 	if (key->user_stack == STACK_NONE)
 		key->user_stack = STACK_UNREADABLE;
+}
+
+/* The id of the stack that was walked along tables. */
+static __always_inline __u64 walked_stack_id(void)
+{
+	struct walk *walk = this_walk();
+
+	return walk && walk->depth ? stack_id(walk->depth) : STACK_UNREADABLE;
 }
 
 SEC("perf_event")
@@ -367,7 +385,7 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 		return 0;
 	}
 	key.pid = visible_pid(leader);
-	if (key.pid && key.pid == settings.self_pid) {
+	if (key.pid && (key.pid == settings.self_pid || bpf_map_lookup_elem(&own_pids, &key.pid))) {
 		add_stat(STAT_OWN);
 		return 0;
 	}
@@ -387,11 +405,13 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 		key.kernel_stack = walk_by_kernel(ctx, 0);
 	if (settings.user_stacks && task->mm) {
 		walk_user_stack(ctx, task, image, &key);
-		if (key.user_end == END_NOT_READY && hand_over(&key, COPY_PAGES)) {
+		if (key.user_end == END_NOT_READY && key.pid && hand_over(&key, COPY_PAGES)) {
 			add_stat(STAT_COUNTED);
 			add_stat(STAT_COPIED);
 			return 0;
 		}
+		if (key.user_end != END_BY_KERNEL && key.user_end != END_32_BIT)
+			key.user_stack = walked_stack_id();
 	}
 	note_outcome(&key, count(&key));
 	return is_to_be_verified(&key) && hand_over(&key, 0);
@@ -433,8 +453,11 @@ int BPF_PROG(note_exec, struct task_struct *task, int old_pid, struct linux_binp
 	__u32 pid;
 
 	if (image) {
-		image->previous_ns = image->since_ns;
-		image->since_ns = bpf_ktime_get_boot_ns();
+		__u64 now_ns = bpf_ktime_get_boot_ns();
+
+		/* A thread that takes the main one's place knows nothing of images before. */
+		image->previous_ns = old_pid == task->pid ? image->since_ns : now_ns - LONGEST_EXEC_NS;
+		image->since_ns = now_ns;
 	} else {
 		add_stat(STAT_EXECS_MISSED);
 	}

@@ -47,7 +47,8 @@ struct walk {
 	__u8 is_exact;	   /* pc is an instruction that was interrupted, not a return address */
 	__u8 is_bp_known;
 	__u8 is_bx_known;
-	__u8 padding[5];
+	__u8 is_guessed; /* a caller may have been skipped */
+	__u8 padding[4];
 };
 
 #define MMAPABLE_ARRAY(name, type_, entries)                                                       \
@@ -235,6 +236,7 @@ __noinline __u32 step_without_rule(__u32 keeps_pointers)
 			walk->pc = saved[0];
 			walk->sp += 8;
 			walk->is_exact = false;
+			walk->is_guessed |= !keeps_pointers;
 			return WALK_GOES_ON;
 		}
 	} else if (!bpf_probe_read_user(saved, sizeof(__u64), (void *)walk->pc) && saved[0] == sigreturn) {
@@ -254,6 +256,7 @@ __noinline __u32 step_without_rule(__u32 keeps_pointers)
 	is_chain = !saved[0] || saved[0] > walk->bp;
 	if ((is_chain || !(walk->bp & 15)) &&
 	    follows_call(saved[1], walk->first, walk->count, is_chain)) {
+		walk->is_guessed |= !keeps_pointers;
 		walk->is_bx_known = false;
 		walk->sp = walk->bp + 16;
 		walk->bp = saved[0];
@@ -425,6 +428,7 @@ static __always_inline bool unwind_begin(struct walk *walk, struct task_struct *
 	walk->registers[DWARF_RIP] = walk->pc = regs->ip;
 	walk->is_bp_known = walk->is_bx_known = true;
 	walk->is_exact = true;
+	walk->is_guessed = false;
 	walk->depth = 0;
 	return true;
 }
@@ -451,17 +455,20 @@ static __always_inline enum unwind_end unwind_user_stack(struct walk *walk, __u3
 		return END_NOT_READY;
 	walk->first = process->first;
 	walk->count = process->count;
-	walk->mapping = process->first;
+	walk->mapping = NOT_FOUND;
 	for (int i = 0; i <= MAX_FRAMES; i++) {
 		end = step(max_depth);
 		if (end != WALK_GOES_ON)
 			break;
 	}
+	process = bpf_map_lookup_elem(&unwind_processes, &pid);
+	if (!process || process->first != walk->first || process->count != walk->count)
+		return END_NOT_READY; /* its mappings changed meanwhile */
 	if (end == END_NO_MAPPING && process->copies) { /* it may have been mapped just now */
 		process->copies--;
 		return END_NOT_READY;
 	}
-	return end;
+	return end == END_COMPLETE && walk->is_guessed ? END_GUESSED : end;
 }
 
 #endif

@@ -127,6 +127,8 @@ enum unwind_end {
 	END_NO_MAPPING,	 /* a return address in no executable mapping */
 	END_NOT_READY,	 /* the mappings or a table were not there yet */
 	END_COPY_CUT,	  /* walked in user space: the copy of the stack was too short */
+	END_GUESSED,	  /* at the outermost frame, by a frame pointer that code without rules may not keep */
+	END_32_BIT,	  /* by the kernel, along frame pointers: no tables are made for 32-bit code */
 	END_COUNT,
 };
 

@@ -26,7 +26,9 @@ STACK_NONE, STACK_MAP_FULL, STACK_UNREADABLE, STACK_COLLISION = range(4)
     END_NO_MAPPING,
     END_NOT_READY,
     END_COPY_CUT,
-) = range(10)
+    END_GUESSED,
+    END_32_BIT,  # along frame pointers too
+) = range(12)
 
 
 class Sample(NamedTuple):

@@ -5,15 +5,19 @@ its stack, when its walk is to be verified with perf's copy.
 """
 
 import struct
+from collections import Counter
 from typing import NamedTuple
 
 from pyprof.profiler.capture import END_NOT_READY, Sample
 from pyprof.profiler.cpu_maps import SAMPLE_KEY_BYTES, parse_sample
 from pyprof.profiler.libbpf import RingBuffer
+from pyprof.profiler.proc import FileMapping
 
 RING_BYTES = 8 << 20  # a power of two; at least 120 copies
 RED_ZONE_BYTES = 128  # bpf/unwind.h
 MAX_BYTES = 48 << 20  # kept until the capture's end
+MAX_WALKED = 100_000
+RIP = 16  # in a copy's registers
 REGISTERS = 17  # in DWARF's order, the 17th is rip
 
 _COPY = struct.Struct(f"={REGISTERS}Q2I")
@@ -28,42 +32,44 @@ class CopiedSample(NamedTuple):
     stack: bytes  # memory from so far below rsp on; it may end early
     red_zone_bytes: int = 0
     holes: int = 0  # bit n: the n-th page of the stack could not be read
+    files: tuple[FileMapping, ...] | None = None  # what was mapped then; None: not known yet
 
 
 class Copies:
-    """Takes copies out of the kernel's ring, up to a limit of memory."""
+    """Takes copies out of the kernel's ring. Beyond a limit of memory it keeps no stacks, but all samples."""
 
     def __init__(self, ring: RingBuffer) -> None:
         self._ring = ring
         self._kept_bytes = 0
         self._fresh: list[CopiedSample] = []
         self.samples: list[CopiedSample] = []
+        self.beyond: Counter[tuple[Sample, int]] = Counter()  # sample and rip of those beyond the limit
         self.walked: list[CopiedSample] = []  # by the kernel, and counted; to be verified
 
     @property
     def is_full(self) -> bool:
-        """Return whether no more are taken: the kernel counts further ones without their callers."""
+        """Return whether no more stacks are kept."""
         return self._kept_bytes >= MAX_BYTES
 
     def fileno(self) -> int:
         return self._ring.fileno()
 
     def drain(self) -> list[CopiedSample]:
-        """Take what has arrived and return it."""
-        if self.is_full:
-            return []
+        """Take what has arrived and return it; the caller puts it into `samples`."""
         self._fresh = []
         self._ring.consume(self._take)
-        self.samples += self._fresh
         return self._fresh
 
     def _take(self, image: bytes) -> None:
         copy = parsed_copy(image)
         if copy.sample.user_end != END_NOT_READY:
-            self.walked.append(copy)
-            return
-        self._kept_bytes += len(image)
-        self._fresh.append(copy)
+            if len(self.walked) < MAX_WALKED:
+                self.walked.append(copy)
+        elif self.is_full:
+            self.beyond[copy.sample, copy.registers[RIP]] += 1
+        else:
+            self._kept_bytes += len(image)
+            self._fresh.append(copy)
 
 
 def parsed_copy(image: bytes) -> CopiedSample:

@@ -152,7 +152,11 @@ class CpuSampler:
         self._user_stacks.prepare_event(attr)
         try:
             event_fd = perf_event.open_event(attr, cpu=cpu)
-            self._user_stacks.add_cpu(cpu, event_fd)
+            try:
+                self._user_stacks.add_cpu(cpu, event_fd)
+            except OSError:
+                os.close(event_fd)
+                raise
         except OSError as error:
             if error.errno == errno.ENODEV:  # it went offline just now
                 return

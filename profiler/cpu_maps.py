@@ -47,6 +47,11 @@ def target_entry(target: Target) -> tuple[bytes, bytes]:
     return _U32.pack(target.pid), _TARGET.pack(target.start_ticks, target.awaits_exec)
 
 
+def own_entry(pid: int) -> tuple[bytes, bytes]:
+    """Return the key and the value of an `own_pids` entry."""
+    return _U32.pack(pid), _U32.pack(1)
+
+
 def parse_sample(key: bytes, value: bytes) -> Sample:
     """Return one entry of `counts`."""
     start_ns, image_ns, user_stack, kernel_stack, pid, tid, user_end, comm = _SAMPLE_KEY.unpack(key)

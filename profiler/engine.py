@@ -72,6 +72,10 @@ class SamplingEngine(Protocol):
         """Return where samples arrive that user space is to walk; after `load` with Unwind.TABLES."""
         ...
 
+    def add_own(self, pid: int) -> None:
+        """Count a process as pyprof's own; after `load`."""
+        ...
+
     def attach(self, cpu: int, event_fd: int) -> None:
         """Start to sample on `cpu` at each overflow of the event, which the engine closes later."""
         ...

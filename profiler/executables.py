@@ -24,8 +24,9 @@ class _Identity(NamedTuple):
     device: int
     inode: int
     size_bytes: int
+    changed_ns: int  # of an open file: written in place, it is another
     path: str  # where there is no open file, else ""
-    build_id: str  # the same
+    build_id: str  # that the kernel told; a mapping that it told none for may be of another file
 
 
 @dataclass(slots=True)
@@ -104,6 +105,6 @@ class Executables(Sequence[Executable]):
 def _identity(file: FileMapping, descriptor: int) -> _Identity:
     mapping = file.mapping
     if descriptor < 0:
-        return _Identity(file.device, file.inode, 0, mapping.path, mapping.build_id)
+        return _Identity(file.device, file.inode, 0, 0, mapping.path, mapping.build_id)
     status = os.fstat(descriptor)
-    return _Identity(status.st_dev, status.st_ino, status.st_size, "", "")
+    return _Identity(status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns, "", mapping.build_id)

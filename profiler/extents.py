@@ -7,6 +7,7 @@ class Extents:
     """Hands out stretches of `capacity` entries, the first that fits, and takes them back."""
 
     def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self._free = [(0, capacity)]  # (first, count), ordered, never touching each other
 
     def allocate(self, count: int) -> int | None:

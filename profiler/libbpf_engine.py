@@ -41,26 +41,27 @@ class LibbpfEngine:
             )
         program = self._object = BpfObject(self._library, str(self._path))
         program.set_rodata(cpu_maps.settings_image(settings, self_pid, cpus))
+        self._size_maps(program, settings, cpus)
+        attached = [NOTE_EXEC, *(FOLLOW_COMMAND if settings.command else ())]
+        for name in () if settings.command else FOLLOW_COMMAND:
+            program.leave_out(name)
+        program.load()
+        if settings.targets.cgroup:
+            self._set_cgroup(program, settings.targets.cgroup)
+        for name in attached:
+            program.attach(name)
+
+    def _size_maps(self, program: BpfObject, settings: Settings, cpus: int) -> None:
         room = settings.stack_room(cpus)
         program.set_max_entries("stacks", room)
         program.set_max_entries("counts", room)
         if not (settings.command or settings.targets.pids or settings.targets.tids):
             program.set_max_entries("targets", 1)
-        if not settings.command:
-            for name in FOLLOW_COMMAND:
-                program.leave_out(name)
-        walks = settings.unwind is Unwind.TABLES
-        for name, entries in MAP_ENTRIES.items() if walks else ():
-            program.set_max_entries(name, entries)
-        if walks:
+        if settings.unwind is Unwind.TABLES:
+            for name, entries in MAP_ENTRIES.items():
+                program.set_max_entries(name, entries)
             program.set_max_entries("copies", RING_BYTES)
             program.set_max_entries("copy_rooms", self._library.possible_cpus)
-        program.load()
-        if settings.targets.cgroup:
-            self._set_cgroup(program, settings.targets.cgroup)
-        for name in FOLLOW_COMMAND if settings.command else ():
-            program.attach(name)
-        program.attach(NOTE_EXEC)
 
     def add_targets(self, targets: Sequence[Target]) -> None:
         entries = self._loaded.map("targets")
@@ -73,6 +74,9 @@ class LibbpfEngine:
     def copies(self) -> Copies:
         self._ring = self._loaded.ring("copies")
         return Copies(self._ring)
+
+    def add_own(self, pid: int) -> None:
+        self._loaded.map("own_pids").update(*cpu_maps.own_entry(pid))
 
     def attach(self, cpu: int, event_fd: int) -> None:
         self._links[cpu] = self._loaded.attach_perf_event(SAMPLE, event_fd)

@@ -14,6 +14,7 @@ from pyprof.profiler.unwind_maps import (
     MAPPING_ANONYMOUS,
     MAPPING_FILE,
     MAPPING_SPECIAL,
+    MAX_MAPPINGS,
     PROCESSES,
     MappedCode,
     ProcessImage,
@@ -22,7 +23,7 @@ from pyprof.profiler.unwind_maps import (
 )
 
 WALK_S = 0.05  # far longer than any walk
-MANY_BYTES = 256 * 32  # a longer list is written anew at most once in SLOW_S
+MANY_BYTES = 256 * 32  # a list of 1,024 mappings is written anew at most once in SLOW_S, longer ones later
 SLOW_S = 0.25
 HIGHEST_START = 1 << 63  # [vsyscall] is above; the kernel's search compares smaller numbers only
 SPECIAL_PATHS = frozenset({"[uprobes]"})  # what runs there has no caller on the stack
@@ -78,7 +79,9 @@ class MappingFeed:
 
     def _is_due(self, pid: int, now_s: float) -> bool:
         told = self._told.get(pid)
-        return told is None or len(told.list.image) <= MANY_BYTES or now_s - told.written_s >= SLOW_S
+        if told is None or len(told.list.image) <= MANY_BYTES:
+            return True
+        return now_s - told.written_s >= SLOW_S * len(told.list.image) / MANY_BYTES / 4
 
     def _publish(self, pid: int, now_s: float) -> bool:
         process, told = self._table.living(pid), self._told.get(pid)
@@ -108,7 +111,7 @@ class MappingFeed:
             self._release(told.list)
 
     def _image(self, process: Process) -> bytes:
-        files = process.images[-1].files()
+        files = process.images[-1].files()[:MAX_MAPPINGS]
         return mapping_bytes([self._mapped(file) for file in files if file.mapping.start < HIGHEST_START])
 
     def _mapped(self, file: FileMapping) -> MappedCode:

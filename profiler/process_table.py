@@ -44,14 +44,18 @@ class Image:
         self.since_ns = since_ns
         self._base = base  # the parent's image, where a fork came before its mappings were known
         self._files: list[FileMapping] = []  # ordered by start, never overlapping
+        self._frozen: tuple[FileMapping, ...] | None = None  # the same, until the next change
         self._starts: list[int] = []
         self._is_shared = False
 
     def insert(self, file: FileMapping) -> None:
         """Map a file; of older mappings only what the new one does not cover stays."""
-        self._own()
         new = file.mapping
         first = bisect.bisect_right(self._starts, new.start)
+        if first and self._files[first - 1] == file:
+            return
+        self._own()
+        self._frozen = None
         if first and self._files[first - 1].mapping.limit > new.start:
             first -= 1
         last = bisect.bisect_left(self._starts, new.limit)
@@ -80,14 +84,20 @@ class Image:
             whole.insert(file)
         return whole._files
 
+    def frozen_files(self) -> tuple[FileMapping, ...]:
+        """Return all mappings as they are now, ordered by start; the same object until one changes."""
+        if self._frozen is None or self._base is not None:
+            self._frozen = tuple(self.files())
+        return self._frozen
+
     def stand_alone(self) -> None:
         """Forget the parent's image: all mappings are known now."""
-        self._base = None
+        self._base = self._frozen = None
 
     def copy(self, since_ns: int) -> "Image":
         """Return the image of a child that is forked now."""
         if not self._files:
-            return Image(since_ns, base=self)
+            return Image(since_ns, base=self._base or self)  # a chain of forks makes no chain of bases
         child = Image(since_ns, base=self._base)
         child._files, child._starts = self._files, self._starts
         child._is_shared = self._is_shared = True

@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 from pyprof.profiler.binaries import Binaries
 from pyprof.profiler.capture import (
+    END_32_BIT,
     END_BY_KERNEL,
     END_COMPLETE,
     END_COPY_CUT,
+    END_GUESSED,
     END_NO_MAPPING,
     END_NO_PROGRESS,
     END_NO_ROW,
@@ -54,6 +56,8 @@ TRUNCATIONS = {
     END_NOT_READY: "unwind tables not ready",
     END_COPY_CUT: "stack larger than its copy",
 }
+GUESSED_NOTE = "[callers may be missing: no unwind row]"
+BITS_NOTE = "[callers may be missing: 32-bit code]"
 COUNTS_FULL_NOTE = "[lost: count map full]"
 UNMAPPED_NAME = "[address in no mapping]"
 UNSEEN_NAME = "[process ended before it was seen]"
@@ -101,8 +105,10 @@ def offset_name(path: str, offset: int) -> str:
 def _stack(capture: Capture, sample: Sample, frames: "_Frames") -> tuple[int, ...]:
     image = capture.processes.find(sample.pid, sample.start_ns, sample.image_ns or capture.execs_since_ns)
     unseen = UNSEEN_NAME if sample.pid else OUTSIDE_NAME
-    if sample.user_end == END_BY_KERNEL:
+    if sample.user_end in (END_BY_KERNEL, END_32_BIT):
         user = _half(capture, sample.user_stack, frames.of_image(image, unseen), frames)
+        if sample.user_end == END_32_BIT:
+            user = (frames.note(BITS_NOTE), *user)
     else:
         user = _walked(capture, sample, frames.of_words(image, capture.executables, unseen), frames)
     return (*user, *_half(capture, sample.kernel_stack, frames.kernel, frames))
@@ -111,11 +117,13 @@ def _stack(capture: Capture, sample: Sample, frames: "_Frames") -> tuple[int, ..
 def _walked(capture: Capture, sample: Sample, index_of: dict[int, int], frames: "_Frames") -> tuple[int, ...]:
     """Return a user stack that was walked along unwind tables, root first."""
     words = capture.stacks.get(sample.user_stack)
-    if words is None:
+    if words is None and not (sample.user_stack == STACK_UNREADABLE and sample.user_end in TRUNCATIONS):
         return (frames.note(STACK_NOTES.get(sample.user_stack, STACK_NOTES[STACK_MAP_FULL])),)
-    stack = [index_of[word] for word in reversed(words)]
+    stack = [index_of[word] for word in reversed(words or ())]
     if sample.user_end == END_COMPLETE:
         return tuple(stack)
+    if sample.user_end == END_GUESSED:
+        return (frames.note(GUESSED_NOTE), *stack)
     reason = TRUNCATIONS.get(sample.user_end, f"deeper than {capture.max_depth}")
     return (frames.note(f"[truncated: {reason}]"), *stack)
 

@@ -9,12 +9,13 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyprof.profiler.capture import (
     END_COMPLETE,
     END_COPY_CUT,
+    END_GUESSED,
     END_NO_MAPPING,
     END_NO_PROGRESS,
     END_NO_ROW,
@@ -41,10 +42,12 @@ if TYPE_CHECKING:
     from pyprof.symbolize.stack_unwinder import StackUnwinder
 
 TIMEOUT_S = 30.0  # for all stacks together
+MAX_WORKERS = 8  # one after the other: each stack that ends one costs itself
 MAPPED_BYTES = 64 << 30  # of address space for files; none of it is memory
 
 _ENDS = {
     WalkEnd.COMPLETE: END_COMPLETE,
+    WalkEnd.GUESSED: END_GUESSED,
     WalkEnd.NO_MAPPING: END_NO_MAPPING,
     WalkEnd.NO_ROW: END_NO_ROW,
     WalkEnd.UNSUPPORTED: END_UNSUPPORTED,
@@ -70,25 +73,30 @@ def walked_stacks(
     copies: Sequence[CopiedSample], executables: Executables, image_of: ImageOf, max_depth: int
 ) -> list[WalkedStack]:
     """Return the stack of each copy; END_NOT_READY where the worker did not come to it."""
-    if not copies:
-        return []
     ranges = _Ranges(executables, image_of)
     stacks = [
-        StackCopy(copy.registers, copy.stack, ranges.of(copy.sample), copy.red_zone_bytes, copy.holes)
+        StackCopy(copy.registers, copy.stack, ranges.of(copy), copy.red_zone_bytes, copy.holes)
         for copy in copies
     ]
     binaries = [executables[number] for number in range(len(executables))]
-    job = _WalkJob(stacks, binaries, max_depth)
-    keep = {binary.descriptor for binary in binaries if binary.descriptor >= 0}
     deadline_s = time.monotonic() + TIMEOUT_S
     walked: list[WalkedStack] = []
-    try:
-        limits = Limits(int(TIMEOUT_S) + 1, mapping_bytes=MAPPED_BYTES)
-        with Confined("stack worker", job, keep, limits) as worker:
-            walked.extend(_read_stack(worker, deadline_s, max_depth, len(binaries)) for _ in copies)
-    except (OSError, EndedError, ValueError):
-        pass  # those that are missing say so at their roots
+    for _ in range(MAX_WORKERS):
+        if len(walked) == len(stacks):
+            break
+        walked += _walked_by_worker(_WalkJob(stacks[len(walked) :], binaries, max_depth), deadline_s)
+        if len(walked) < len(stacks):  # a worker that ended has met what it cannot take
+            walked.append(_leaf_only(stacks[len(walked)]))
     return walked + [_leaf_only(stack) for stack in stacks[len(walked) :]]
+
+
+def leaf_stacks(
+    places: Iterable[tuple[Sample, int]], executables: Executables, image_of: ImageOf
+) -> list[WalkedStack]:
+    """Return what can be told of samples of which only rip was kept."""
+    ranges = _Ranges(executables, image_of)
+    copies = [CopiedSample(sample, (*[0] * RIP, rip), b"") for sample, rip in places]
+    return [_leaf_only(StackCopy(copy.registers, b"", ranges.of(copy))) for copy in copies]
 
 
 def _leaf_only(stack: StackCopy) -> WalkedStack:
@@ -114,21 +122,36 @@ def with_walked(counts: Counts, samples: Sequence[Sample], stacks: Sequence[Walk
     return counts._replace(samples=merged, stacks={number: words for words, number in ids.items()})
 
 
+def _walked_by_worker(job: "_WalkJob", deadline_s: float) -> list[WalkedStack]:
+    """Return the stacks that one worker walks: all of the job's, or those before one that ended it."""
+    keep = {binary.descriptor for binary in job.binaries if binary.descriptor >= 0}
+    walked: list[WalkedStack] = []
+    with contextlib.suppress(OSError, EndedError, ValueError):
+        limits = Limits(int(TIMEOUT_S) + 1, mapping_bytes=MAPPED_BYTES)
+        with Confined("stack worker", job, keep, limits) as worker:
+            for _ in job.stacks:
+                walked.append(_read_stack(worker, deadline_s, job.max_depth, len(job.binaries)))
+    return walked
+
+
 class _Ranges:
     """The executable ranges of program images, each made once."""
 
     def __init__(self, executables: Executables, image_of: ImageOf) -> None:
         self._executables = executables
         self._image_of = image_of
-        self._made: dict[int, tuple[CodeRange, ...]] = {}
+        # by identity of the files, which are kept so that it stays theirs
+        self._made: dict[int, tuple[tuple[FileMapping, ...], tuple[CodeRange, ...]]] = {}
 
-    def of(self, sample: Sample) -> tuple[CodeRange, ...]:
-        image = self._image_of(sample)
-        if image is None:
-            return ()
-        if id(image) not in self._made:
-            self._made[id(image)] = tuple(self._range(file) for file in image.files())
-        return self._made[id(image)]
+    def of(self, copy: CopiedSample) -> tuple[CodeRange, ...]:
+        """Return what was mapped when a copy was taken, or what is known at last."""
+        files = copy.files
+        if files is None:
+            image = self._image_of(copy.sample)
+            files = image.frozen_files() if image else ()
+        if id(files) not in self._made:
+            self._made[id(files)] = files, tuple(self._range(file) for file in files)
+        return self._made[id(files)][1]
 
     def _range(self, file: FileMapping) -> CodeRange:
         mapping, number = file.mapping, self._executables.number(file)
@@ -139,26 +162,26 @@ class _WalkJob:
     """The worker's job: one result for each stack, in their order."""
 
     def __init__(self, stacks: Sequence[StackCopy], binaries: Sequence[Executable], max_depth: int) -> None:
-        self._stacks = stacks
-        self._binaries = binaries
-        self._max_depth = max_depth
+        self.stacks = stacks
+        self.binaries = binaries
+        self.max_depth = max_depth
         self._vdso: ElfImage | None = None
 
     def load(self) -> None:
         from pyprof.symbolize import stack_unwinder  # noqa: F401, PLC0415 - only the worker walks
 
-        if any(binary.is_vdso for binary in self._binaries):
+        if any(binary.is_vdso for binary in self.binaries):
             with contextlib.suppress(SymbolizeError):
                 self._vdso = vdso_image()  # out of reach once confined
 
     def serve(self, parent: socket.socket) -> None:
         from pyprof.symbolize.stack_unwinder import StackUnwinder  # noqa: PLC0415
 
-        wanted = {place.binary for stack in self._stacks for place in stack.ranges}
-        images = [self._image(one) if at in wanted else None for at, one in enumerate(self._binaries)]
+        wanted = {place.binary for stack in self.stacks for place in stack.ranges}
+        images = [self._image(one) if at in wanted else None for at, one in enumerate(self.binaries)]
         unwinder = StackUnwinder(images)
-        for stack in self._stacks:
-            walk = _walk(unwinder, stack, self._max_depth)
+        for stack in self.stacks:
+            walk = _walk(unwinder, stack, self.max_depth)
             words = _words(walk)
             parent.sendall(_RESULT.pack(_ENDS[walk.end], len(words)) + struct.pack(f"<{len(words)}Q", *words))
 

@@ -17,7 +17,7 @@ from pyprof.profiler.proc import FileMapping
 from pyprof.profiler.profile import Mapping
 
 RING_PAGES = 128  # a power of two; 512 KiB per CPU
-WATERMARK_BYTES = 2048  # about one exec's records: soon enough to open its files
+WATERMARK_BYTES = 1  # tell of each record: walks wait for what it says
 
 RECORD_LOST, RECORD_COMM, RECORD_EXIT, RECORD_FORK = 2, 3, 4, 7
 RECORD_MMAP2 = 10

@@ -55,7 +55,9 @@ class TableCache:
 
 
 def _write(path: Path, serialised: bytes) -> None:
-    descriptor, beside = tempfile.mkstemp(dir=path.parent)  # 0600
+    descriptor, beside = tempfile.mkstemp(
+        dir=path.parent, prefix="new-", suffix=ENDING
+    )  # 0600; pruned like all
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(serialised)
@@ -86,5 +88,8 @@ def cache_folder() -> Path | None:
         return Path(chosen) if chosen else None
     if os.geteuid() == 0:
         return Path("/var/cache/pyprof")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # a user without a home
+        return None
     return base / "pyprof" if base.is_absolute() else None

@@ -22,6 +22,7 @@ class Tracker:
     def __init__(self, cpus: Sequence[int]) -> None:
         self.table = ProcessTable()
         self.binaries = Binaries()
+        self.applied_ns = 0  # events until then are in the table
         self.snapshotted: set[int] = set()  # processes whose mappings were read from /proc
         self._order = EventOrder()
         self._rings: dict[int, Ring] = {}
@@ -89,6 +90,7 @@ class Tracker:
         self.binaries.close()
 
     def _apply(self, before_ns: int) -> None:
+        self.applied_ns = before_ns
         for event in self._order.release(before_ns):
             self.table.apply(event)
 

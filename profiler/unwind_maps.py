@@ -12,20 +12,21 @@ from pyprof.profiler.extents import Extents
 from pyprof.profiler.libbpf import Map
 from pyprof.symbolize.table_worker import TableArrays
 
-EXES, BLOCKS, CHUNKS, RULES, MAPPINGS = 8192, 1 << 19, 4096, 1 << 16, 1 << 16
+EXES, BLOCKS, CHUNKS, RULES, MAPPINGS = 8192, 1 << 20, 8192, 1 << 16, 1 << 18
 PROCESSES = 1 << 14
 MAX_MAPPINGS = (1 << 14) - 1  # of one process; bpf/unwind.bpf.h searches so many
 
-# name of the map: how many entries it has. They take 27 MB of kernel memory.
+# name of the map: how many entries it has. They take 52 MB of kernel memory.
 MAP_ENTRIES = {
     "unwind_exes": EXES,
-    "unwind_blocks": BLOCKS,  # 512 MiB of code
-    "unwind_rows": CHUNKS,  # 4 million rows
+    "unwind_blocks": BLOCKS,  # 1 GiB of code
+    "unwind_rows": CHUNKS,  # 8 million rows
     "unwind_rules": RULES,
     "unwind_mappings": MAPPINGS,
     "unwind_processes": PROCESSES,
 }
 
+SHARE = 2  # no file may take more than this part of any room
 COPIES = 32  # handed over after each change of a process's mappings, because an address is in none
 
 FRAME_FILE_BIT, FRAME_FILE_SHIFT = 1 << 63, 40
@@ -77,6 +78,8 @@ class UnwindMaps:
             for name, one in maps.items()
             if name != "unwind_processes"
         }
+        for memory in self._memory.values():
+            memory.madvise(mmap.MADV_DONTFORK)  # a confined child must not write what the kernel reads
         self._blocks, self._chunks, self._rules = Extents(BLOCKS), Extents(CHUNKS), Extents(RULES)
         self._mappings = Extents(MAPPINGS)
 
@@ -87,7 +90,7 @@ class UnwindMaps:
         return [index for index, flag in enumerate(flags) if flag]
 
     def load_table(self, exe: int, table: TableArrays, *, keeps_pointers: bool) -> bool:
-        """Give an executable its table; False when there is no room for it.
+        """Give an executable its table; False when there is no room for it, or it wants most of the room.
 
         keeps_pointers: its functions keep frame pointers.
         """
@@ -96,6 +99,8 @@ class UnwindMaps:
             (self._chunks, len(table.rows) // CHUNK_BYTES),
             (self._rules, len(table.rules) // RULE_BYTES),
         )
+        if any(size > extents.capacity // SHARE for extents, size in places):
+            return False
         taken = [extents.allocate(size) for extents, size in places]
         if None in taken:
             for (extents, size), first in zip(places, taken, strict=True):

@@ -8,15 +8,17 @@ import contextlib
 import os
 import select
 import time
+from collections import deque
 from collections.abc import Collection, Sequence
 from pathlib import PurePath
 
-from pyprof.profiler.copies import Copies
+from pyprof.profiler.capture import Sample
+from pyprof.profiler.copies import CopiedSample, Copies
 from pyprof.profiler.executables import Executables
 from pyprof.profiler.mapping_feed import MappingFeed
 from pyprof.profiler.proc import FileMapping
 from pyprof.profiler.table_cache import TableCache
-from pyprof.profiler.tracker import Tracker
+from pyprof.profiler.tracker import Tracker, boottime_ns
 from pyprof.profiler.unwind_maps import UnwindMaps
 from pyprof.symbolize.error import SymbolizeError
 from pyprof.symbolize.table_worker import TableAnswer, TableWorker
@@ -49,6 +51,8 @@ class Unwinder:
         self._looked_s: dict[int, float] = {}  # process: when its mappings were read because of a copy
         self._whole: Collection[int] = ()
         self._vdso = -1
+        self._unsettled: deque[tuple[int, list[CopiedSample]]] = deque()  # by when they were taken
+        self._started_ns = boottime_ns()
 
     def start(self, whole: Collection[int], soon: Sequence[FileMapping], wait_s: float) -> None:
         """Begin; all tables of the processes `whole` are wanted, of others what is sampled.
@@ -67,13 +71,11 @@ class Unwinder:
 
     def filenos(self) -> list[int]:
         """Return the descriptors that are readable when something waits."""
-        own = [] if self.copies.is_full else [self.copies.fileno()]
-        return own + ([self._worker.fileno()] if self._worker.fileno() >= 0 else [])
+        return [self.copies.fileno()] + ([self._worker.fileno()] if self._worker.fileno() >= 0 else [])
 
     def drain(self) -> None:
         """Do what has become due; never waits."""
-        for copied in self.copies.drain():
-            self._look_at(copied.sample.pid)
+        self._settle_copies()
         for pid in self._feed.publish():
             if pid in self._whole:
                 self._ask(self._feed.executables_of(pid))
@@ -82,7 +84,9 @@ class Unwinder:
 
     def finish(self) -> None:
         """Take what is left in the ring, and stop."""
-        self.copies.drain()
+        self._settle_copies()
+        self.copies.samples += [copy for _, copies in self._unsettled for copy in copies]
+        self._unsettled.clear()
         self._worker.close()
 
     def notes(self) -> list[str]:
@@ -106,6 +110,22 @@ class Unwinder:
         if self._vdso >= 0:
             os.close(self._vdso)
             self._vdso = -1
+
+    def _settle_copies(self) -> None:
+        """Keep copies with what was mapped when they were taken, as soon as that is known."""
+        now_ns = boottime_ns()
+        fresh = self.copies.drain()
+        for pid in {copy.sample.pid for copy in fresh}:
+            self._look_at(pid)
+        if fresh:
+            self._unsettled.append((now_ns, fresh))
+        while self._unsettled and self._unsettled[0][0] < self._tracker.applied_ns:
+            _, copies = self._unsettled.popleft()
+            self.copies.samples += [copy._replace(files=self._files_of(copy.sample)) for copy in copies]
+
+    def _files_of(self, sample: Sample) -> tuple[FileMapping, ...] | None:
+        image = self._tracker.table.find(sample.pid, sample.start_ns, sample.image_ns or self._started_ns)
+        return image.frozen_files() if image else None
 
     def _look_at(self, pid: int) -> None:
         """Read the mappings of a process that the kernel did not find its way in."""
@@ -150,6 +170,10 @@ class Unwinder:
     def _take(self, answer: TableAnswer) -> None:
         if answer.failure:
             self._refuse(answer.key, answer.failure, keeps_pointers=answer.keeps_pointers)
+            return
+        build_id = self.executables[answer.key].file.mapping.build_id
+        if build_id and build_id != answer.build_id:
+            self._refuse(answer.key, "the file is another than the one that was mapped")
             return
         keeps_pointers = answer.keeps_pointers
         if not self._maps.load_table(answer.key, answer.arrays, keeps_pointers=keeps_pointers):

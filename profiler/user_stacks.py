@@ -28,6 +28,8 @@ from pyprof.profiler.watch import Source
 from pyprof.symbolize.table_worker import TableWorker
 
 if TYPE_CHECKING:
+    from pyprof.profiler.copies import CopiedSample
+    from pyprof.profiler.second_walk import WalkedStack
     from pyprof.profiler.verify import PerfCopies
 
 TABLES_WAIT_S = 1.0  # a command is held back until the tables of its files are there, so long at most
@@ -114,24 +116,23 @@ class UserStacks:
         """Return the counts with the samples that were handed over, their stacks walked here."""
         if not self._unwinder:
             return counts
-        from pyprof.profiler.second_walk import walked_stacks, with_walked  # noqa: PLC0415 - not at the start
-        from pyprof.profiler.verify import compared  # noqa: PLC0415
-
-        copies = self._unwinder.copies
-        found = [(one.sample, self._perf_copies.of(one)) for one in copies.walked if self._perf_copies]
-        pairs = [(sample, copy) for sample, copy in found if copy][: settings.verify]
-        stacks = walked_stacks(
-            [*copies.samples, *(copy for _, copy in pairs)],
-            self._unwinder.executables,
-            image_of,
-            settings.max_depth,
+        from pyprof.profiler.second_walk import (  # noqa: PLC0415 - not at the start
+            leaf_stacks,
+            walked_stacks,
+            with_walked,
         )
-        early = len(copies.samples)
-        kernel = [(counts.stacks.get(sample.user_stack, ()), sample.user_end) for sample, _ in pairs]
-        self.verified, self.agreed = compared(kernel, stacks[early:])
-        if settings.verify and not self.verified:
-            self.notes.append("no stack was verified: the kernel walked none that perf copied too")
-        return with_walked(counts, [copy.sample for copy in copies.samples], stacks[:early])
+
+        copies, executables = self._unwinder.copies, self._unwinder.executables
+        pairs = self._to_verify(counts, settings)
+        stacks = walked_stacks(
+            [*copies.samples, *(copy for _, copy in pairs)], executables, image_of, settings.max_depth
+        )
+        early, verified = stacks[: len(copies.samples)], stacks[len(copies.samples) :]
+        self._compare(counts, [sample for sample, _ in pairs], verified, settings)
+        early += leaf_stacks(copies.beyond, executables, image_of)
+        samples = [copy.sample for copy in copies.samples]
+        samples += [sample._replace(value=value) for (sample, _), value in copies.beyond.items()]
+        return with_walked(counts, samples, early)
 
     def close(self) -> None:
         """Let go of everything; before the engine does."""
@@ -141,11 +142,34 @@ class UserStacks:
             self._perf_copies.close()
         self._worker.close()
 
+    def _to_verify(self, counts: Counts, settings: Settings) -> "list[tuple[Sample, CopiedSample]]":
+        """Return samples that the kernel walked, with perf's copies of them."""
+        if not self._unwinder or not self._perf_copies:
+            return []
+        walked = [copy for copy in self._unwinder.copies.walked if copy.sample.user_stack in counts.stacks]
+        pairs = [(copy.sample, self._perf_copies.of(copy)) for copy in walked]
+        return [(sample, copy) for sample, copy in pairs if copy][: settings.verify]
+
+    def _compare(
+        self, counts: Counts, samples: Sequence[Sample], second: "Sequence[WalkedStack]", settings: Settings
+    ) -> None:
+        if not settings.verify:
+            return
+        from pyprof.profiler.verify import compared  # noqa: PLC0415 - rarely asked for
+
+        kernel = [(counts.stacks[sample.user_stack], sample.user_end) for sample in samples]
+        self.verified, self.agreed = compared(kernel, second)
+        if not self.verified:
+            self.notes.append("no stack was verified: the kernel walked none that perf copied too")
+
     def _load_tables(self, engine: SamplingEngine, settings: Settings, cpus: int) -> None:
         if platform.machine() != "x86_64":
             raise LibbpfError(f"unwind tables are for x86_64, not {platform.machine()}", errno.ENOSYS)
         engine.load(settings, self_pid=os.getpid(), cpus=cpus)
         maps, copies = engine.unwind_maps(), engine.copies()
+        self._worker.on_start = engine.add_own
+        if self._worker.pid:
+            engine.add_own(self._worker.pid)
         self._unwinder = Unwinder(maps, copies, self._tracker, self._worker, self._cache)
         if settings.verify:
             from pyprof.profiler.verify import PerfCopies  # noqa: PLC0415 - rarely asked for

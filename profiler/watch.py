@@ -11,6 +11,8 @@ from typing import Protocol
 
 LONGEST_WAIT_S = 0.25  # between two drains
 SHORTEST_WAIT_S = 0.01  # so that a storm of processes wakes us at most 100 times a second
+QUICK_WAIT_S = 0.002  # the first time: what has just arrived is soon to be applied
+CALM_S = 0.05
 CPU_CHECK_S = 1.0
 
 
@@ -64,6 +66,7 @@ def watch(
     work = iter(idle_work)
     living = {target.fileno() for target in targets}
     ready: set[int] = set()
+    napped_s = 0.0
     while True:
         now_s = time.monotonic()
         if now_s >= end_s:
@@ -83,7 +86,9 @@ def watch(
         if piece:
             piece()
         elif ready:
-            time.sleep(min(SHORTEST_WAIT_S, max(end_s - time.monotonic(), 0)))
+            nap_s = SHORTEST_WAIT_S if now_s - napped_s < CALM_S else QUICK_WAIT_S
+            time.sleep(min(nap_s, max(end_s - time.monotonic(), 0)))
+            napped_s = now_s
         if now_s >= next_check_s:
             next_check_s = now_s + CPU_CHECK_S
             if each_second():

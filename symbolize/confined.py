@@ -22,6 +22,7 @@ from typing import NamedTuple, NoReturn, Protocol
 MEMORY_BYTES = 512 << 20  # of a child, beyond what it inherits and the file that it reads
 NOT_CONFINED = "{} could not give up its privileges"
 
+_PARENTS_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _EXIT_SETUP, _EXIT_MEMORY, _EXIT_CRASH = 70, 71, 72
 
 
@@ -83,6 +84,11 @@ class Confined:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def pid(self) -> int:
+        """Return the process id, 0 when it has been reaped."""
+        return self._pid
 
     @property
     def is_unconfined(self) -> bool:
@@ -203,6 +209,7 @@ def _be(job: Job, parent_socket: socket.socket, keep: set[int], limits: Limits, 
 
 
 def _reset_signals() -> None:
+    """Let Ctrl-C be the parent's: it ends the child when that is wanted."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN if number in _PARENTS_SIGNALS else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -27,6 +27,7 @@ class FrameState:
         "_stack",
         "_stack_bytes",
         "is_exact",
+        "is_guessed",
         "registers",
         "rip",
         "rsp",
@@ -39,6 +40,7 @@ class FrameState:
         self.registers: list[int | None] = [value & WORD_MASK for value in copy.registers]
         self.rsp = copy.registers[RSP] & WORD_MASK
         self.rip = copy.registers[RIP] & WORD_MASK
+        self.is_guessed = False  # whether a caller may have been skipped
         self.is_exact = True  # the thread was at rip; otherwise it will return to it
         self._stack = copy.stack
         self._stack_bytes = len(copy.stack)

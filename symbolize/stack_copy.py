@@ -38,6 +38,7 @@ class WalkEnd(Enum):
     """Why a walk did not go on."""
 
     COMPLETE = "complete"  # the outermost frame was reached
+    GUESSED = "guessed"  # the same, but by a frame pointer that may have skipped a caller
     NO_MAPPING = "no mapping"  # an address that is in no executable mapping
     NO_ROW = "no row"  # code without call frame information, whose frame pointer leads nowhere either
     UNSUPPORTED = "unsupported"  # call frame information that is invalid or needs what is not known

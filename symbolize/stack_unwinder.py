@@ -55,6 +55,8 @@ class StackUnwinder:
             frame = _frame(place, state.rip)
             frames.append(frame)
             end = self._enter_caller(state, frame, ranges) if place else WalkEnd.NO_MAPPING
+        if end is WalkEnd.COMPLETE and state.is_guessed:
+            end = WalkEnd.GUESSED
         return Walk(tuple(frames), tuple(exact), end or WalkEnd.TOO_DEEP)
 
     def _enter_caller(
@@ -78,6 +80,7 @@ class StackUnwinder:
         if state.is_exact:
             top = state.word(state.rsp)
             if top is not None and self._is_return_address(ranges, top, accepts_any_memory=False):
+                state.is_guessed |= not keeps_pointers
                 return state.enter_caller(_LEAF_ROW)
         elif keeps_pointers and state.registers[RBP] == 0:
             return WalkEnd.COMPLETE
@@ -99,6 +102,7 @@ class StackUnwinder:
         is_chain = not 0 < caller_rbp <= rbp
         is_saved = is_chain or rbp % 16 == 0
         if is_saved and self._is_return_address(ranges, rip, accepts_any_memory=is_chain):
+            state.is_guessed |= not keeps_pointers
             state.enter(rip, rbp + 16, caller_rbp)
             return None
         is_outermost = (keeps_pointers and rip == 0) or self._is_goexit(ranges, rip)

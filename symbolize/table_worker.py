@@ -46,6 +46,11 @@ class TableAnswer(NamedTuple):
     is_cached: bool  # it came from the cache
     failure: str  # "", or one line: why there is no table
 
+    @property
+    def build_id(self) -> str:
+        """Return the build id that the file has, "0" for none."""
+        return self.name.partition("-")[0]
+
 
 _NO_ARRAYS = TableArrays(0, b"", b"", b"")
 
@@ -63,6 +68,7 @@ class TableWorker:
         self._timeout_s = timeout_s
         self._waiting: deque[_Asked] = deque()
         self._worker: Confined | None = None
+        self.on_start: Callable[[int], object] = bool  # is told the process id of each worker
         self._name = ""
         self._table_bytes = -1  # -1: its size has not come yet
         self._array_bytes = 0, 0, 0
@@ -75,6 +81,11 @@ class TableWorker:
     def is_busy(self) -> bool:
         return bool(self._waiting)
 
+    @property
+    def pid(self) -> int:
+        """Return the worker's process id, 0 while there is none."""
+        return self._worker.pid if self._worker else 0
+
     def fileno(self) -> int:
         """Return the descriptor that is readable when answers wait; -1 while there is no worker."""
         return self._worker.socket.fileno() if self._worker else -1
@@ -84,6 +95,7 @@ class TableWorker:
         if self._worker is None:
             limits = Limits(_CPU_S, mapping_bytes=FILE_LIMIT)
             self._worker = Confined(_NAME, TableJob(), (), limits)
+            self.on_start(self._worker.pid)
 
     def ask(self, key: int, descriptor: int) -> None:
         """Ask for the table of the ELF file that `descriptor` is open for; it must stay open."""
