@@ -32,6 +32,7 @@ BY_REGISTER, BY_EXPRESSION = 1 << 4, 1 << 8
 
 _REGISTERS = 16  # that a CFA can be relative to
 _EXPRESSION_LIMIT = 16_384  # different ones of a file; a real file has some tens
+_USE_LIMIT = 1 << 18  # instructions with one in a file; the largest libraries have ten thousand
 _BLOCK_LIMIT = 32  # bytes; no expression that is known is longer
 
 
@@ -73,9 +74,20 @@ class Expressions:
         self._numbers: dict[CfaExpression, int] = {}
         self._bases: dict[bytes, int] = {}
         self._slots: dict[bytes, int] = {}
+        self._uses = 0
+
+    def bases(self, blocks: list[bytes]) -> NDArray[np.int64]:
+        """Return the cfa base for each expression. Raises: SymbolizeError for more than any file has."""
+        self._count(len(blocks))
+        return np.array([self.base(block) for block in blocks], np.int64)
+
+    def slots(self, blocks: list[bytes]) -> NDArray[np.int64]:
+        """Return the rules of registers that are saved where expressions say. Raises: as bases does."""
+        self._count(len(blocks))
+        return np.array([self._slot(block) for block in blocks], np.int64)
 
     def base(self, block: bytes) -> int:
-        """Return the cfa base for an expression. Raises: SymbolizeError for more than any file has."""
+        """Return the cfa base for an expression. Raises: as bases does."""
         base = self._bases.get(block)
         if base is None:
             expression = cfa_expression(block)
@@ -87,8 +99,7 @@ class Expressions:
             _add(self._bases, block, base)
         return base
 
-    def slot(self, block: bytes) -> int:
-        """Return the rule of a register that is saved where an expression says. Raises: as base does."""
+    def _slot(self, block: bytes) -> int:
         rule = self._slots.get(block)
         if rule is None:
             slot = slot_expression(block)
@@ -97,6 +108,11 @@ class Expressions:
                 rule = (Saved.AT_RBP if slot.is_rbp else Saved.AT_RSP) | slot.offset << 8
             _add(self._slots, block, rule)
         return rule
+
+    def _count(self, uses: int) -> None:
+        self._uses += uses
+        if self._uses > _USE_LIMIT:
+            raise SymbolizeError(f"more than {_USE_LIMIT} expressions")
 
 
 def _add(known: dict[bytes, int], block: bytes, value: int) -> None:
@@ -146,10 +162,10 @@ def _cfa_changes(
     by_expression = _places(ops, op.DEF_CFA_EXPRESSION)
     registers = unsigned_numbers(code, ops.places[with_register] + 1)
     with_both = ops.kinds[with_register] != op.DEF_CFA_REGISTER
-    blocks = [expressions.base(block) for block in _blocks(code, ops.places[by_expression] + 1)]
+    bases = expressions.bases(_blocks(code, ops.places[by_expression] + 1))
     base = Change(
         np.concatenate([with_register, by_expression]),
-        np.concatenate([_BASES[np.minimum(registers.values, _REGISTERS)], np.array(blocks, np.int64)]),
+        np.concatenate([_BASES[np.minimum(registers.values, _REGISTERS)], bases]),
     )
     operations = np.concatenate([with_register[with_both], with_offset])
     operands = np.concatenate([registers.limits[with_both], ops.places[with_offset] + 1])
@@ -184,7 +200,7 @@ def _register_changes(
     offsets = np.where(is_signed, signed, unsigned) * alignments[ops.programs[where[at_cfa]]]
     saved[at_cfa] |= offsets << 8
     at_slot = np.flatnonzero(kinds == op.EXPRESSION)
-    saved[at_slot] = [expressions.slot(block) for block in _blocks(code, operands[at_slot])]
+    saved[at_slot] = expressions.slots(_blocks(code, operands[at_slot]))
     return registers, where, saved
 
 

@@ -46,6 +46,8 @@ _TWO_NUMBERS = (
 )
 _NUMBER_AND_BLOCK = (EXPRESSION, VAL_EXPRESSION)
 _FEW = 64  # programs; with fewer an array operation costs more than a Python loop
+_MANY_BYTES = 64 << 10  # of few programs; with more a loop costs more than jumps over many instructions
+_DOUBLINGS = 5  # of a jump
 
 
 class Operations(NamedTuple):
@@ -85,13 +87,42 @@ def _marks(following: NDArray[np.int64], programs: Programs) -> NDArray[np.bool_
         is_left = places < limits
         if not is_left.all():
             places, limits = places[is_left], limits[is_left]
-    mark, jump = marks.data, following.data
-    for start, limit in zip(places.tolist(), limits.tolist(), strict=True):
-        place = start
-        while place < limit:
-            mark[place] = True
-            place = jump[place]
+    if (limits - places).sum() > _MANY_BYTES:
+        marks[_far_places(following, places, limits)] = True
+    else:
+        marks[_walk(following, places, limits)[0]] = True
     return marks
+
+
+def _walk(
+    following: NDArray[np.int64], starts: NDArray[np.int64], limits: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the places from each start on up to its limit, and the limit of each."""
+    places: list[int] = []
+    counts, jump = [], following.data
+    for start, limit in zip(starts.tolist(), limits.tolist(), strict=True):
+        place, before = start, len(places)
+        while place < limit:
+            places.append(place)
+            place = jump[place]
+        counts.append(len(places) - before)
+    return np.array(places, np.int64), np.repeat(limits, counts)
+
+
+def _far_places(
+    following: NDArray[np.int64], starts: NDArray[np.int64], limits: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return what _walk does, by jumps over 32 instructions first, then over 16, 8 and so on."""
+    jumps = [np.minimum(following, len(following) - 1)]  # the last byte is in no program
+    for _ in range(_DOUBLINGS):
+        jumps.append(jumps[-1][jumps[-1]])
+    places, limits = _walk(jumps.pop(), starts, limits)
+    for jump in reversed(jumps):
+        further = jump[places]
+        is_inside = further < limits
+        places = np.concatenate([places, further[is_inside]])
+        limits = np.concatenate([limits, limits[is_inside]])
+    return places
 
 
 def _following(code: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 ROW_LIMIT = 1 << 22  # of one file; the largest libraries of compilers have a million
 
 _SLICE_BYTES = 256 << 10  # of programs that are looked at together: what fits the processor's cache
+_KEPT_BYTES = 24 << 20  # more than the arrays of a slice; glibc's own limit is 32 MiB
 _PROGRAM_LIMIT = 64 << 10  # bytes of one program; the longest real ones have some thousands
-_RBX_LIMIT = 8 << 20  # bytes of a section that is looked at once more for rbx; real ones have 1 MB
+_RBX_LIMIT = 16 << 20  # bytes of a section that is looked at once more for rbx; real ones have 1 MB
 
 
 class Rows(NamedTuple):
@@ -75,10 +76,20 @@ def call_frame_rows(frames: CallFrames, sizes: NDArray[np.int64], expressions: E
     """
     if not len(sizes):
         return Rows(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
+    _keep_freed_memory()
     rows = _all_rows(frames, sizes, _cies(frames, expressions, follows_rbx=False), expressions)
     if len(frames.code) <= _RBX_LIMIT and is_any_cfa_in_rbx(rows.keys):
         rows = _all_rows(frames, sizes, _cies(frames, expressions, follows_rbx=True), expressions)
     return rows
+
+
+def _keep_freed_memory() -> None:
+    """Make malloc keep the memory of one slice for the next.
+
+    glibc gives freed memory back to the kernel, but for blocks up to the largest that was ever freed (man 3
+    mallopt, M_MMAP_THRESHOLD). Without this a slice is full of page faults and takes up to twice as long.
+    """
+    np.empty(_KEPT_BYTES, np.uint8)
 
 
 def _all_rows(frames: CallFrames, sizes: NDArray[np.int64], cies: _Cies, expressions: Expressions) -> Rows:

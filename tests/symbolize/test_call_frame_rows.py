@@ -382,6 +382,15 @@ def test_programs_of_more_than_one_slice_stay_apart() -> None:
         assert rules[4 * index + 1] == Rule(Cfa.RSP, offset=8 * (index + 2))
 
 
+def test_each_instruction_of_long_programs_is_found() -> None:
+    padding = (NOP, b"\x2e\x80\x01", def_cfa_expression(b"\x96" * 9) + def_cfa(7, 8), b"\x04\0\0\0\0")
+    programs = [part * (50_000 // len(part)) + advance(1) + def_cfa_offset(16) for part in padding]
+    records = [Cie(), *(Fde(4 * index, 4, program) for index, program in enumerate(programs)), Fde(16, 8)]
+    rules = rules_of(table_of(*records))
+    pushed = Rule(Cfa.RSP, offset=16)
+    assert rules == {n: pushed if n % 4 else AT_ENTRY for n in (0, 1, 4, 5, 8, 9, 12, 13, 16)} | {24: GAP}
+
+
 def test_equal_rules_of_neighbours_are_one_row() -> None:
     records = [Cie(), Fde(0, 8, advance(4) + def_cfa_offset(8)), Fde(8, 8)]
     assert rules_of(table_of(*records)) == {0: AT_ENTRY, 16: GAP}

@@ -5,7 +5,7 @@ from elfwriter import NOBITS, Extra, elf
 from framewriter import FRAME_START, Cie, Fde, frames
 
 from pyprof.symbolize.error import SymbolizeError
-from pyprof.symbolize.frame_section import FrameSection, frame_section
+from pyprof.symbolize.frame_section import SECTION_LIMIT, FrameSection, frame_section
 from pyprof.symbolize.layout import elf_layout
 
 DATA = frames([Cie(), Fde(0, 8)])
@@ -107,6 +107,9 @@ def test_a_header_that_leads_nowhere_is_none(pointer: Extra) -> None:
     assert found(*extra, has_sections=False) is None
 
 
-def test_a_section_larger_than_any_real_one_is_refused() -> None:
-    with pytest.raises(SymbolizeError, match="bytes of call frame information"):
-        found(Extra(".eh_frame", DATA + bytes(64 << 20), FRAME_START))
+@pytest.mark.parametrize("name", [".eh_frame", ".debug_frame"])
+def test_a_section_larger_than_that_of_any_program_is_an_error(name: str) -> None:
+    records = frames([Cie(), Fde(0, 8)], is_debug=name == ".debug_frame")
+    assert found(Extra(name, records + bytes(SECTION_LIMIT - len(records)), FRAME_START))
+    with pytest.raises(SymbolizeError, match="more call frame information than any program has"):
+        found(Extra(name, records + bytes(SECTION_LIMIT + 1 - len(records)), FRAME_START))

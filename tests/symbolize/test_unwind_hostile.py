@@ -14,9 +14,12 @@ from framewriter import (
     Cie,
     Fde,
     advance,
+    def_cfa,
     def_cfa_expression,
     def_cfa_offset,
+    expression,
     frames,
+    offset,
     table_of,
     uleb,
 )
@@ -53,6 +56,8 @@ FAR = b"\x04\xff\xff\xff\xff" * 12_000  # advance_loc4
 NESTED = (REMEMBER + def_cfa_offset(16)) * 15_000 + RESTORE_STATE * 15_000
 CHAINED = (REMEMBER + def_cfa_offset(16) + RESTORE_STATE) * 15_000
 DIFFERENT = b"".join(def_cfa_expression(b"\x77" + uleb(1 << 20 | n) + b"\6") for n in range(430_000))
+IN_RBX = [Cie(), Fde(2048, 8, def_cfa(3, 8))]  # all is looked at twice
+RBX_STEPS = b"".join(advance(1) + offset(3, 2 + index % 4000) for index in range(12_000))
 HOSTILE: dict[str, list[Cie | Fde | bytes]] = {
     "advances only": [Cie(), *[Fde(0, 1 << 20, advance(1) * 60_000)] * 60],
     "long programs": [Cie(), *(Fde(index, 1 << 20, STEPS) for index in range(100))],
@@ -62,6 +67,9 @@ HOSTILE: dict[str, list[Cie | Fde | bytes]] = {
     "states after states": [Cie(), *[Fde(0, 8, CHAINED)] * 60],
     "unmatched states": [Cie(), *[Fde(0, 8, REMEMBER * 60_000), Fde(0, 8, RESTORE_STATE * 60_000)] * 40],
     "expressions": [Cie(), *[Fde(0, 8, def_cfa_expression(b"\x77\0\6") * 12_000)] * 60],
+    "saved by expressions": [*IN_RBX, *[Fde(0, 8, expression(3, b"\x76\0") * 12_000)] * 60],
+    "rbx": [*IN_RBX, *(Fde(index, 1 << 20, RBX_STEPS) for index in range(100))],
+    "states in states with rbx": [*IN_RBX, *[Fde(0, 8, NESTED)] * 60],
     "different expressions": [
         Cie(),
         *[Fde(0, 8, DIFFERENT[n : n + 60_000]) for n in range(0, 3_000_000, 60_000)],

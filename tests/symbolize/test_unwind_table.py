@@ -15,6 +15,7 @@ from framewriter import (
     advance,
     def_cfa,
     def_cfa_offset,
+    expression,
     frames,
     image_of,
     offset,
@@ -81,6 +82,12 @@ def test_code_beyond_4_gib_is_an_error() -> None:
     far = tuple(segment._replace(file_offset=(1 << 32) - 8) for segment in layout.segments)
     with pytest.raises(SymbolizeError, match="4 GiB"):
         unwind_table(image, layout._replace(segments=far))
+
+
+def test_more_expressions_than_any_file_has_are_an_error() -> None:
+    program = expression(6, b"\x76\0") * 12_000
+    with pytest.raises(SymbolizeError, match="262144 expressions"):
+        table_of(Cie(), *(Fde(8 * index, 8, program) for index in range(22)))
 
 
 def test_more_rules_than_a_row_can_tell_are_an_error() -> None:
