@@ -26,7 +26,7 @@ class _Identity(NamedTuple):
     size_bytes: int
     changed_ns: int  # of an open file: written in place, it is another
     path: str  # where there is no open file, else ""
-    build_id: str  # that the kernel told; a mapping that it told none for may be of another file
+    build_id: str  # that the kernel told of what was mapped, which may be another file of that path
 
 
 @dataclass(slots=True)
@@ -57,6 +57,7 @@ class Executables(Sequence[Executable]):
         self._numbers: dict[_Identity, int] = {}
         self._of_files: dict[FileIdentity, int] = {}  # saves a system call for each mapping
         self._list: list[Executable] = []
+        self._identities: list[_Identity] = []  # of each
 
     def __len__(self) -> int:
         return len(self._list)
@@ -88,6 +89,12 @@ class Executables(Sequence[Executable]):
                 pieces[piece.file_offset] = piece
         return number
 
+    def tell_build_id(self, number: int, build_id: str) -> None:
+        """Say which build id the open file really has: mappings of that one, or of none, are of this file."""
+        identity = self._identities[number]
+        for known in (build_id, ""):
+            self._numbers.setdefault(identity._replace(build_id=known), number)
+
     def _new_number(self, file: FileMapping) -> int | None:
         descriptor = self._binaries.descriptor(file)
         identity = _identity(file, descriptor)
@@ -97,6 +104,7 @@ class Executables(Sequence[Executable]):
                 return None
             number = self._numbers[identity] = len(self._list)
             self._list.append(Executable(file, descriptor))
+            self._identities.append(identity)
         if descriptor >= 0:
             self._of_files[identity_of(file)] = number
         return number

@@ -175,6 +175,7 @@ class Unwinder:
         if build_id and build_id != answer.build_id:
             self._refuse(answer.key, "the file is another than the one that was mapped")
             return
+        self.executables.tell_build_id(answer.key, answer.build_id)
         keeps_pointers = answer.keeps_pointers
         if not self._maps.load_table(answer.key, answer.arrays, keeps_pointers=keeps_pointers):
             self._refuse(answer.key, "no room for its table", keeps_pointers=keeps_pointers)
