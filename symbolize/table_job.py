@@ -11,6 +11,7 @@
 A frame with a "failure" ends the exchange for that file. A frame is its length, 4 bytes, and JSON.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pyprof.symbolize.unwind_table import UnwindTable
 
 HEADER = struct.Struct("<I")
+NICENESS = -10
 TABLE, CACHED, BUILD = b"t", b"c", b"b"
 
 
@@ -31,6 +33,9 @@ class TableJob:
 
     def load(self) -> None:
         import json  # noqa: F401, PLC0415 - out of reach once confined
+
+        with contextlib.suppress(OSError):  # on a busy machine all walks wait for it, and it does little
+            os.nice(NICENESS)
 
         import pyprof.symbolize.unwind_table  # noqa: F401, PLC0415 (imports numpy)
 
