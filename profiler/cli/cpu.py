@@ -80,16 +80,16 @@ def cpu(context: click.Context, /, duration: float | None, **options: Any) -> in
     Letters are those of bcc's profile. Coming from perf record: -F, -p, -t, -C, -e, -o and -- mean the
     same; -a is on by default and marks kernel frames here; -g is always on.
     """
-    from pyprof.profiler.cli.deliver import check
-    from pyprof.profiler.cli.formats import drawing_of
-    from pyprof.profiler.cli.report import quality_code
-
-    drawing = drawing_of(options, tids=options["per_thread"])
-    settings = _settings(context.meta[COMMAND], duration, options)
-    check(drawing)
     from pyprof.profiler.interrupts import Interrupts
 
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts:  # before the other imports: a signal in one of them must not break it
+        from pyprof.profiler.cli.deliver import check
+        from pyprof.profiler.cli.formats import drawing_of
+        from pyprof.profiler.cli.report import quality_code
+
+        drawing = drawing_of(options, tids=options["per_thread"])
+        settings = _settings(context.meta[COMMAND], duration, options)
+        check(drawing)
         profile, end = _captured(settings, drawing, interrupts, options)
     code = quality_code(profile)
     return code or _signal_code(end, settings, interrupts)
