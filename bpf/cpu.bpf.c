@@ -13,10 +13,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
-#define COPIES_BYTES (4 << 20)
 #define LONGEST_EXEC_NS 50000000ULL /* between perf's event of an execve and its tracepoint */
-#define MAX_PIDNS_LEVEL 32 /* include/linux/pid_namespace.h */
-#define NS_PER_TICK 10000000ULL /* USER_HZ is 100 on every architecture we build for */
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -30,39 +27,11 @@ struct {
 } counts SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384); /* set before load */
-	__type(key, __u64);
-	__type(value, struct stack);
-} stacks SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct stack);
-} scratch SEC(".maps");
-
-struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, STAT_COUNT);
 	__type(key, __u32);
 	__type(value, __u64);
 } stats SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384); /* set before load; preallocated: perf events before 6.1 want it so */
-	__type(key, __u32);
-	__type(value, struct target);
-} targets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(__u32));
-} cgroup SEC(".maps");
 
 /* Kept with a process's main thread. */
 struct {
@@ -73,34 +42,16 @@ struct {
 } images SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096); /* set before load */
-} copies SEC(".maps");
-
-/* Where a copy is put together; one for each CPU. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1); /* set before load */
-	__type(key, __u32);
-	__type(value, struct copied_sample);
-} copy_rooms SEC(".maps");
-
-struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u64);
 } verify_turns SEC(".maps");
 
-/* Processes that work for pyprof. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 64);
-	__type(key, __u32);
-	__type(value, __u32);
-} own_pids SEC(".maps");
-
+#include "filter.bpf.h"
+#include "stacks.bpf.h"
 #include "unwind.bpf.h"
+#include "copy.bpf.h"
 
 static __always_inline void add_stat(__u32 index)
 {
@@ -108,112 +59,6 @@ static __always_inline void add_stat(__u32 index)
 
 	if (value)
 		*value += 1;
-}
-
-/* The number of `task` in pyprof's pid namespace; 0 when it is not visible from there. */
-static __always_inline __u32 visible_pid(struct task_struct *task)
-{
-	struct upid upid;
-	struct pid *pid;
-	__u32 level;
-
-	if (!settings.pidns_inum)
-		return task->pid;
-	pid = BPF_CORE_READ(task, thread_pid);
-	if (!pid)
-		return 0;
-	level = BPF_CORE_READ(pid, level);
-	for (__u32 i = 1; i <= MAX_PIDNS_LEVEL; i++) {
-		if (i > level)
-			break;
-		bpf_probe_read_kernel(&upid, sizeof(upid), &pid->numbers[i]);
-		if (BPF_CORE_READ(upid.ns, ns.inum) == settings.pidns_inum)
-			return upid.nr;
-	}
-	return 0;
-}
-
-static __always_inline bool is_target(__u32 pid, struct task_struct *task)
-{
-	struct target *target = bpf_map_lookup_elem(&targets, &pid);
-
-	if (!target || target->awaits_exec)
-		return false;
-	return !target->start_ticks || target->start_ticks == task->start_boottime / NS_PER_TICK;
-}
-
-static __always_inline bool comm_matches(const char *comm)
-{
-	for (int i = 0; i < COMM_BYTES; i++) {
-		if (comm[i] != settings.comm[i])
-			return false;
-		if (!comm[i])
-			return true;
-	}
-	return true;
-}
-
-static __always_inline bool is_wanted(struct task_struct *task, struct task_struct *leader,
-				      const struct sample_key *key, __u32 tid)
-{
-	if (settings.user_threads && (task->flags & PF_KTHREAD))
-		return false;
-	if (settings.kernel_threads && !(task->flags & PF_KTHREAD))
-		return false;
-	if (settings.filter_processes && !is_target(key->pid, leader))
-		return false;
-	if (settings.filter_threads && !is_target(tid, task))
-		return false;
-	if (settings.filter_comm && !comm_matches(key->comm))
-		return false;
-	if (settings.filter_cgroup && bpf_current_task_under_cgroup(&cgroup, 0) != 1)
-		return false;
-	return true;
-}
-
-/* The hash of the first `depth` addresses in `scratch`. A global function: the verifier walks its loop
- * once, and no state of it reaches the callers. */
-__noinline __u64 hash_stack(__u32 depth)
-{
-	__u64 hash = 0x9e3779b97f4a7c15ULL ^ depth;
-	__u32 zero = 0;
-	struct stack *stack = bpf_map_lookup_elem(&scratch, &zero);
-
-	if (!stack)
-		return 0;
-	for (__u32 i = 0; i < MAX_FRAMES; i++) {
-		if (i >= depth)
-			break;
-		hash = (hash ^ stack->addresses[i]) * 0xff51afd7ed558ccdULL;
-		hash ^= hash >> 32;
-	}
-	return hash | STACK_ID_BIT;
-}
-
-/* The id of the stack in `scratch`, `depth` frames deep, entered into `stacks` if it is new. */
-__noinline __u64 stack_id(__u32 depth)
-{
-	__u32 zero = 0, last = depth - 1;
-	struct stack *stack = bpf_map_lookup_elem(&scratch, &zero);
-	struct stack *known;
-	__u64 hash;
-
-	if (!stack || last >= MAX_FRAMES)
-		return STACK_UNREADABLE;
-	hash = hash_stack(depth);
-	known = bpf_map_lookup_elem(&stacks, &hash);
-	if (!known) {
-		stack->depth = depth;
-		if (!bpf_map_update_elem(&stacks, &hash, stack, BPF_NOEXIST))
-			return hash;
-		known = bpf_map_lookup_elem(&stacks, &hash); /* another CPU may have been first */
-		if (!known)
-			return STACK_MAP_FULL;
-	}
-	if (known->depth != depth || known->addresses[0] != stack->addresses[0] ||
-	    known->addresses[last] != stack->addresses[last])
-		return STACK_COLLISION;
-	return hash;
 }
 
 /*
@@ -277,55 +122,6 @@ static __always_inline void note_outcome(const struct sample_key *key, bool coun
 		add_stat(STAT_COLLISIONS);
 	else if (key->user_stack == STACK_UNREADABLE)
 		add_stat(STAT_UNREADABLE);
-}
-
-/*
- * Hand the sample over to user space, with its registers and so many pages of its stack, those left out that
- * cannot be read. 0 when there is no room.
- */
-__noinline __u32 copy_stack(__u32 pages)
-{
-	__u32 cpu = bpf_get_smp_processor_id(), bytes = 0, at = 0, piece;
-	struct copied_sample *sample = bpf_map_lookup_elem(&copy_rooms, &cpu);
-	struct walk *walk = this_walk();
-	__u64 start;
-
-	if (!sample || !walk)
-		return 0;
-	__builtin_memcpy(sample->copy.registers, walk->registers, sizeof(walk->registers));
-	sample->copy.holes = 0;
-	start = walk->registers[DWARF_RSP] - RED_ZONE_BYTES;
-	piece = 4096 - (start & 4095);
-	for (__u32 i = 0; i < COPY_PAGES; i++) {
-		if (i >= pages)
-			break;
-		asm volatile("%0 &= 65535" : "+r"(at));
-		asm volatile("%0 &= 8191" : "+r"(piece));
-		if (piece > 4096)
-			break;
-		if (bpf_probe_read_user(sample->copy.stack + at, piece, (void *)(start + at)))
-			sample->copy.holes |= 1U << i;
-		else
-			bytes = at + piece;
-		at += piece;
-		piece = 4096;
-	}
-	sample->copy.bytes = bytes;
-	asm volatile("%0 &= 131071" : "+r"(bytes));
-	if (bytes > COPY_PAGES * 4096)
-		return 0;
-	return !bpf_ringbuf_output(&copies, sample, offsetof(struct copied_sample, copy.stack) + bytes, 0);
-}
-
-static __always_inline bool hand_over(const struct sample_key *key, __u32 pages)
-{
-	__u32 cpu = bpf_get_smp_processor_id();
-	struct copied_sample *sample = bpf_map_lookup_elem(&copy_rooms, &cpu);
-
-	if (!sample)
-		return false;
-	sample->key = *key;
-	return copy_stack(pages);
 }
 
 /* Whether perf is to write a record of this sample too, with its own copy of registers and stack. */
