@@ -258,7 +258,9 @@ def test_long_chain_of_forks_of_unknown_images_is_looked_up_without_recursion() 
     assert last is not None
     image = last.images[-1]
     assert (image.files(), image.frozen_files(), image.find(0x1000)) == ([], (), None)
-    table.apply(Snapshot(6000 * SECOND, 7, 100, (file(0x1000, 0x2000),)))  # the first of them is known at last
+    table.apply(
+        Snapshot(6000 * SECOND, 7, 100, (file(0x1000, 0x2000),))
+    )  # the first of them is known at last
     assert image.files() == list(image.frozen_files()) == [file(0x1000, 0x2000)]
     assert path_at(image, 0x1000) == "/bin/a"
 

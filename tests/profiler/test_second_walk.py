@@ -392,7 +392,19 @@ def test_worker_that_is_late_leaves_the_leaves(
         result(END_COMPLETE, 1, 2)[:-1],
         b"",
     ],
-    ids=["deep", "deeper", "kernel", "32 bit", "not ready", "resident", "255", "no file", "ones", "cut", "nothing"],
+    ids=[
+        "deep",
+        "deeper",
+        "kernel",
+        "32 bit",
+        "not ready",
+        "resident",
+        "255",
+        "no file",
+        "ones",
+        "cut",
+        "nothing",
+    ],
 )
 def test_nonsense_of_the_worker_is_not_believed(
     nonsense: bytes, leaves: Callable[[], list[WalkedStack]], monkeypatch: pytest.MonkeyPatch
