@@ -76,6 +76,10 @@ class SamplingEngine(Protocol):
         """Count a process as pyprof's own; after `load`."""
         ...
 
+    def remove_own(self, pid: int) -> None:
+        """Count a process that has ended no more as pyprof's own: its number may be another's."""
+        ...
+
     def attach(self, cpu: int, event_fd: int) -> None:
         """Start to sample on `cpu` at each overflow of the event, which the engine closes later."""
         ...

@@ -78,6 +78,10 @@ class LibbpfEngine:
     def add_own(self, pid: int) -> None:
         self._loaded.map("own_pids").update(*cpu_maps.own_entry(pid))
 
+    def remove_own(self, pid: int) -> None:
+        key, _ = cpu_maps.own_entry(pid)
+        self._loaded.map("own_pids").delete(key)
+
     def attach(self, cpu: int, event_fd: int) -> None:
         self._links[cpu] = self._loaded.attach_perf_event(SAMPLE, event_fd)
 

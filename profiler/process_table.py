@@ -92,7 +92,8 @@ class Image:
 
     def stand_alone(self) -> None:
         """Forget the parent's image: all mappings are known now."""
-        self._base = self._frozen = None
+        if self._base is not None:
+            self._base = self._frozen = None
 
     def copy(self, since_ns: int) -> "Image":
         """Return the image of a child that is forked now."""

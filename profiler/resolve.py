@@ -107,7 +107,8 @@ def _stack(capture: Capture, sample: Sample, frames: "_Frames") -> tuple[int, ..
     unseen = UNSEEN_NAME if sample.pid else OUTSIDE_NAME
     if sample.user_end in (END_BY_KERNEL, END_32_BIT):
         user = _half(capture, sample.user_stack, frames.of_image(image, unseen), frames)
-        if sample.user_end == END_32_BIT:
+        is_whole = user and frames.frames[user[0]].kind is not FrameKind.NOTE
+        if sample.user_end == END_32_BIT and is_whole:
             user = (frames.note(BITS_NOTE), *user)
     else:
         user = _walked(capture, sample, frames.of_words(image, capture.executables, unseen), frames)

@@ -51,7 +51,7 @@ class Unwinder:
         self._looked_s: dict[int, float] = {}  # process: when its mappings were read because of a copy
         self._whole: Collection[int] = ()
         self._vdso = -1
-        self._unsettled: deque[tuple[int, list[CopiedSample]]] = deque()  # by when they were taken
+        self._unsettled: deque[tuple[int, list[CopiedSample]]] = deque()  # by when they were there
         self._started_ns = boottime_ns()
 
     def start(self, whole: Collection[int], soon: Sequence[FileMapping], wait_s: float) -> None:
@@ -113,12 +113,11 @@ class Unwinder:
 
     def _settle_copies(self) -> None:
         """Keep copies with what was mapped when they were taken, as soon as that is known."""
-        now_ns = boottime_ns()
         fresh = self.copies.drain()
         for pid in {copy.sample.pid for copy in fresh}:
             self._look_at(pid)
-        if fresh:
-            self._unsettled.append((now_ns, fresh))
+        if fresh:  # the time is that of the last one, and of what was looked at
+            self._unsettled.append((boottime_ns(), fresh))
         while self._unsettled and self._unsettled[0][0] < self._tracker.applied_ns:
             _, copies = self._unsettled.popleft()
             self.copies.samples += [copy._replace(files=self._files_of(copy.sample)) for copy in copies]

@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pyprof.profiler.capture import Sample
@@ -47,6 +48,7 @@ class UserStacks:
         self._perf_copies: PerfCopies | None = None
         self._cache = TableCache(cache_folder())
         self._worker = TableWorker(self._cache.open)
+        self._own_pid = 0  # of the worker that the engine knows
         if _wants_tables(settings):
             with contextlib.suppress(OSError):  # asking it tells
                 self._worker.start()
@@ -167,14 +169,21 @@ class UserStacks:
             raise LibbpfError(f"unwind tables are for x86_64, not {platform.machine()}", errno.ENOSYS)
         engine.load(settings, self_pid=os.getpid(), cpus=cpus)
         maps, copies = engine.unwind_maps(), engine.copies()
-        self._worker.on_start = engine.add_own
+        self._worker.on_start = partial(self._note_worker, engine)
         if self._worker.pid:
-            engine.add_own(self._worker.pid)
+            self._note_worker(engine, self._worker.pid)
         self._unwinder = Unwinder(maps, copies, self._tracker, self._worker, self._cache)
         if settings.verify:
             from pyprof.profiler.verify import PerfCopies  # noqa: PLC0415 - rarely asked for
 
             self._perf_copies = PerfCopies()
+
+    def _note_worker(self, engine: SamplingEngine, pid: int) -> None:
+        """Let a new worker count as pyprof's own, instead of the one that it follows."""
+        if self._own_pid:
+            engine.remove_own(self._own_pid)
+        engine.add_own(pid)
+        self._own_pid = pid
 
 
 def _wants_tables(settings: Settings) -> bool:

@@ -78,8 +78,15 @@ def test_copies_are_taken_as_they_arrive(ring: FakeRing, taken: Copies, image: C
     ring.records = [image(pid=3, user_end=END_NOT_READY)]
     assert [one.sample.pid for one in taken.drain()] == [3]
     assert taken.drain() == []
-    assert [one.sample.pid for one in taken.samples] == [1, 2, 3]
+    assert taken.samples == []  # the caller puts them there
     assert taken.fileno() == 42
+
+
+def test_what_was_mapped_is_not_known_when_a_copy_arrives(
+    ring: FakeRing, taken: Copies, image: Callable[..., bytes]
+) -> None:
+    ring.records = [image(pid=1, user_end=END_NOT_READY)]
+    assert [one.files for one in taken.drain()] == [None]
 
 
 def test_sample_that_the_kernel_has_counted_is_only_to_be_verified(
@@ -87,22 +94,47 @@ def test_sample_that_the_kernel_has_counted_is_only_to_be_verified(
 ) -> None:
     ring.records = [image(pid=1, user_end=END_COMPLETE), image(pid=2, user_end=END_NOT_READY)]
     assert [one.sample.pid for one in taken.drain()] == [2]
-    assert [one.sample.pid for one in taken.samples] == [2]
     assert [one.sample.pid for one in taken.walked] == [1]
+    assert not taken.beyond
 
 
-def test_full_memory_leaves_the_rest_to_the_kernel(
+def test_samples_to_verify_are_bounded(
     ring: FakeRing, taken: Copies, image: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = image(b"stack...", user_end=END_NOT_READY)
+    monkeypatch.setattr(copies, "MAX_WALKED", 2)
+    for pids in ((1,), (2, 3), (4,)):
+        ring.records = [image(pid=pid, user_end=END_COMPLETE) for pid in pids]
+        assert taken.drain() == []
+    assert [one.sample.pid for one in taken.walked] == [1, 2]
+    assert not taken.beyond  # the kernel has counted them
+
+
+def test_full_memory_keeps_no_further_stack_and_counts_all_samples(
+    ring: FakeRing, taken: Copies, image: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (image(b"stack...", pid=pid, user_end=END_NOT_READY) for pid in (1, 2))
     monkeypatch.setattr(copies, "MAX_BYTES", 2 * len(one))
     ring.records = [one]
-    taken.drain()
+    assert len(taken.drain()) == 1
     assert not taken.is_full
-    ring.records = [one]
-    taken.drain()
+    ring.records = [one, one, other]  # it becomes full in between
+    assert len(taken.drain()) == 1
     assert taken.is_full
-    ring.records = [one]
+    ring.records = [other, image(pid=3, user_end=END_COMPLETE)]
     assert taken.drain() == []
-    assert len(ring.records) == 1
-    assert len(taken.samples) == 2
+    assert ring.records == []
+    rip = REGISTERS[-1]
+    assert taken.beyond == {(parsed_copy(one).sample, rip): 1, (parsed_copy(other).sample, rip): 2}
+    assert [one.sample.pid for one in taken.walked] == [3]  # these take no stack
+
+
+def test_samples_beyond_the_limit_are_told_apart_by_where_they_were(
+    ring: FakeRing, taken: Copies, image: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "MAX_BYTES", 0)
+    record = image(user_end=END_NOT_READY)
+    place = record.index(struct.pack("=Q", REGISTERS[-1]))
+    ring.records = [record, record[:place] + struct.pack("=Q", 0x1234) + record[place + 8 :], record]
+    assert taken.drain() == []
+    sample = parsed_copy(record).sample
+    assert taken.beyond == {(sample, REGISTERS[-1]): 2, (sample, 0x1234): 1}

@@ -108,6 +108,12 @@ def test_target_is_packed(awaits_exec: bool, header: Header) -> None:
     assert value == layout.image(start_ticks=1 << 40, awaits_exec=awaits_exec)
 
 
+def test_own_process_is_packed() -> None:
+    key, value = cpu_maps.own_entry(0xFFFFFFFE)
+    assert key == struct.pack("=I", 0xFFFFFFFE)
+    assert len(value) == 4  # bpf/cpu.bpf.c: own_pids; only whether it is there counts
+
+
 def test_sample_is_parsed(header: Header) -> None:
     key = header.structs["sample_key"].image(
         start_ns=1 << 50,

@@ -61,12 +61,35 @@ def test_file_is_one_whatever_its_mapping_says(tmp_path: Path, executables: Exec
         held("a"),
         held("link"),
         held("folder/../a"),
-        held("a", build_id="abcd"),
         held("a", inode=inode),
         held("a", 0x70000, 0x80000),
     ]
     assert {executables.number(file) for file in files} == {0}
     assert len(executables) == 1
+
+
+def test_open_file_is_another_for_each_build_id_that_the_kernel_tells(
+    tmp_path: Path, executables: Executables, held: Make
+) -> None:
+    (tmp_path / "a").touch()
+    os.link(tmp_path / "a", tmp_path / "link")
+    files = [held("a"), held("a", build_id="01d"), held("a", build_id="0e"), held("link", build_id="01d")]
+    assert [executables.number(file) for file in files] == [0, 1, 2, 1]
+    assert len({os.fstat(one.descriptor).st_ino for one in executables}) == 1
+
+
+def test_file_that_is_written_in_place_is_another(
+    tmp_path: Path, executables: Executables, held: Make
+) -> None:
+    (tmp_path / "a").write_text("old")
+    before = (tmp_path / "a").stat()
+    old = held("a")
+    assert executables.number(old) == 0
+    while (tmp_path / "a").stat().st_ctime_ns == before.st_ctime_ns:  # the kernel's clock has ticks
+        (tmp_path / "a").write_text("new")
+    new = held("a", inode=before.st_ino)
+    assert [executables.number(file) for file in (old, new, old)] == [0, 1, 0]
+    assert (tmp_path / "a").stat().st_size == before.st_size
 
 
 def test_file_that_took_the_place_of_another_is_another(

@@ -121,6 +121,25 @@ def test_own_process_is_counted_apart(engine: LibbpfEngine) -> None:
 
 
 @pytest.mark.bpf
+def test_process_that_was_added_is_own_until_it_is_removed(engine: LibbpfEngine) -> None:
+    engine.load(SETTINGS, self_pid=OTHER_PID, cpus=1)
+    engine.remove_own(os.getpid())  # one that is not there is no error
+    engine.add_own(os.getpid())
+    attr = perf_event.sampling_attr("task-clock", SETTINGS.period)
+    engine.attach(0, perf_event.open_event(attr, cpu=-1, pid=0))
+    while engine.stats().own < 10:
+        sum(range(1000))
+    assert engine.stats().counted == 0
+    engine.remove_own(os.getpid())
+    while engine.stats().counted < 10:
+        sum(range(1000))
+    engine.detach(0)
+    stats = engine.read().stats
+    assert stats.taken == stats.own + stats.counted
+    assert stats.own >= 10
+
+
+@pytest.mark.bpf
 @pytest.mark.parametrize(("wrong_by", "counted"), [(0, True), (1, False)])
 def test_target_of_another_start_time_is_another_process(
     wrong_by: int, counted: bool, engine: LibbpfEngine

@@ -277,13 +277,41 @@ def test_long_list_is_written_anew_only_now_and_then(
             place = 0x1000_0000 + 0x1000 * number
             table.apply(MapEvent(2 * SECOND + number, pid, mapped("/lib/b", place, place + 0x1000)))
         feed.publish()
-        clock.now_s += SLOW_S / 10
+        clock.now_s += SLOW_S / 25
     assert maps.written == 2 + 5  # of the short list each time
     assert len(maps.image(7)) == len(many(mapped)) * 32
     clock.now_s += SLOW_S
     feed.publish()  # without a further change
     assert maps.written == 2 + 5 + 1
     assert len(maps.image(7)) == (len(many(mapped)) + 5) * 32
+
+
+def test_longer_list_is_written_anew_less_often(
+    feed: MappingFeed, maps: FakeMaps, table: ProcessTable, mapped: Make, clock: SimpleNamespace
+) -> None:
+    for count, wait_s in ((257, SLOW_S / 4), (1024, SLOW_S), (4096, 4 * SLOW_S)):
+        table.apply(process(count, *many(mapped, count)))
+        feed.publish()
+        written = maps.written
+        table.apply(MapEvent(2 * SECOND, count, mapped("/lib/b", 0x5000, 0x6000)))
+        clock.now_s += 0.99 * wait_s
+        feed.publish()
+        assert maps.written == written
+        clock.now_s += 0.02 * wait_s
+        feed.publish()
+        assert maps.written == written + 1
+        assert len(maps.image(count)) == (count + 1) * 32
+
+
+def test_mappings_beyond_the_search_make_no_executables(
+    feed: MappingFeed, maps: FakeMaps, table: ProcessTable, mapped: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping_feed, "MAX_MAPPINGS", 2)
+    files = [mapped(f"/bin/{number}", number << 12, (number + 1) << 12) for number in range(1, 5)]
+    table.apply(process(7, *files))
+    feed.publish()
+    assert maps.image(7) == mapping_bytes([code(files[0]), code(files[1], 1)])
+    assert len(feed._executables) == 2
 
 
 def test_process_without_room_is_counted_and_told_when_there_is_some(

@@ -250,6 +250,80 @@ def test_files_follow_a_base_that_becomes_known_later() -> None:
     assert grandchild.files() == child.files() == base.files() != []
 
 
+def test_long_chain_of_forks_of_unknown_images_is_looked_up_without_recursion() -> None:
+    table = ProcessTable()
+    for pid in range(8, 5008):
+        table.apply(ForkEvent(pid * SECOND, pid, pid - 1))
+    last = table.living(5007)
+    assert last is not None
+    image = last.images[-1]
+    assert (image.files(), image.frozen_files(), image.find(0x1000)) == ([], (), None)
+    table.apply(
+        Snapshot(6000 * SECOND, 7, 100, (file(0x1000, 0x2000),))
+    )  # the first of them is known at last
+    assert image.files() == list(image.frozen_files()) == [file(0x1000, 0x2000)]
+    assert path_at(image, 0x1000) == "/bin/a"
+
+
+def test_frozen_files_are_the_same_until_one_changes() -> None:
+    image = image_of(file(0x5000, 0x6000), file(0x1000, 0x2000))
+    frozen = image.frozen_files()
+    assert frozen == (file(0x1000, 0x2000), file(0x5000, 0x6000))
+    assert image.frozen_files() is frozen
+    image.insert(file(0x1000, 0x2000))  # equal: no change
+    assert image.frozen_files() is frozen
+    image.insert(file(0x3000, 0x4000, "/lib/b"))
+    assert image.frozen_files() == (frozen[0], file(0x3000, 0x4000, "/lib/b"), frozen[1])
+    assert image.frozen_files() is image.frozen_files()
+    assert len(frozen) == 2
+
+
+def test_frozen_files_outlive_a_snapshot_that_tells_nothing_new() -> None:
+    table = ProcessTable()
+    snapshot = Snapshot(SECOND, 7, 100, (file(0x1000, 0x2000),))
+    table.apply(snapshot)
+    process = table.living(7)
+    assert process is not None
+    frozen = process.images[-1].frozen_files()
+    table.apply(snapshot._replace(time_ns=2 * SECOND))
+    assert process.images[-1].frozen_files() is frozen
+
+
+def test_frozen_files_follow_the_base_until_the_image_stands_alone() -> None:
+    base = image_of(file(0x1000, 0x2000))
+    child = Image(0, base=base)
+    assert child.frozen_files() == base.frozen_files() == (file(0x1000, 0x2000),)
+    base.insert(file(0x3000, 0x4000))
+    assert child.frozen_files() == (file(0x1000, 0x2000), file(0x3000, 0x4000))
+    child.stand_alone()
+    assert child.frozen_files() == ()
+
+
+def test_equal_mapping_changes_nothing_that_parent_and_child_share() -> None:
+    parent = image_of(file(0x1000, 0x2000), file(0x5000, 0x6000))
+    child = parent.copy(SECOND)
+    child.insert(file(0x5000, 0x6000))
+    assert child.files() is parent.files()
+    child.insert(file(0x5000, 0x6000, "/lib/b"))
+    assert [path_at(image, 0x5000) for image in (parent, child)] == ["/bin/a", "/lib/b"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        file(0x1000, 0x1800),
+        file(0x1000, 0x3000),
+        file(0x1000, 0x2000, "/bin/b"),
+        file(0x1000, 0x2000)._replace(inode=5),
+        FileMapping(Mapping(0x1000, 0x2000, 0, "/bin/a", "abcd"), 0, 0),
+    ],
+)
+def test_mapping_that_is_not_equal_takes_its_place(other: FileMapping) -> None:
+    image = image_of(file(0x1000, 0x2000))
+    image.insert(other)
+    assert image.find(0x1000) == other
+
+
 PIECES = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)), max_size=8)
 
 

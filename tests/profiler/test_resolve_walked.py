@@ -9,9 +9,11 @@ import pytest
 from pyprof.profiler import capture as captured
 from pyprof.profiler.binaries import Binaries
 from pyprof.profiler.capture import (
+    END_32_BIT,
     END_BY_KERNEL,
     END_COMPLETE,
     END_COPY_CUT,
+    END_GUESSED,
     END_NO_MAPPING,
     END_NO_PROGRESS,
     END_NO_ROW,
@@ -45,6 +47,9 @@ REASONS = {
     END_NOT_READY: "unwind tables not ready",
     END_COPY_CUT: "stack larger than its copy",
 }
+
+
+UNREADABLE = "user stack could not be read"
 
 
 class Scene:
@@ -101,7 +106,7 @@ def names(profile: Profile) -> list[list[str]]:
 
 def test_every_end_has_its_reason() -> None:
     ends = {getattr(captured, name) for name in vars(captured) if name.startswith("END_")}
-    assert ends == {END_BY_KERNEL, END_COMPLETE, *REASONS}
+    assert ends == {END_BY_KERNEL, END_32_BIT, END_COMPLETE, END_GUESSED, *REASONS}
 
 
 def test_words_are_offsets_in_files_root_first_and_unchanged(scene: Scene, mapped: Make) -> None:
@@ -200,18 +205,65 @@ def test_walk_that_ended_early_says_why_at_its_root(
     ("stack_id", "reason"),
     [
         (captured.STACK_MAP_FULL, "lost: stack map full"),
-        (captured.STACK_UNREADABLE, "user stack could not be read"),
         (captured.STACK_COLLISION, "lost: stack hash collision"),
         (STACK + 9, "lost: stack map full"),  # its entry was lost between two CPUs
     ],
 )
-@pytest.mark.parametrize("end", [END_COMPLETE, END_NO_ROW, END_BY_KERNEL])
+@pytest.mark.parametrize("end", [END_COMPLETE, END_GUESSED, END_NO_ROW, END_BY_KERNEL, END_32_BIT])
 def test_stack_that_was_lost_says_so_however_its_walk_ended(
     stack_id: int, reason: str, end: int, scene: Scene
 ) -> None:
     profile = scene.profile(sample(stack_id, end=end, value=3), stacks=())
     assert names(profile) == [[f"[{reason}]"]]
     assert profile.quality == Quality(taken=5, user_stacks=3, truncated=(Truncation(reason, 3),))
+
+
+@pytest.mark.parametrize(
+    ("end", "note"),
+    [
+        (END_BY_KERNEL, UNREADABLE),
+        (END_32_BIT, UNREADABLE),
+        (END_COMPLETE, UNREADABLE),
+        (END_GUESSED, UNREADABLE),
+        (END_TOO_DEEP, UNREADABLE),
+        *((end, f"truncated: {why}") for end, why in REASONS.items() if end != END_TOO_DEEP),
+    ],
+)
+def test_walk_without_a_frame_says_why_it_ended_where_that_is_known(
+    end: int, note: str, scene: Scene
+) -> None:
+    profile = scene.profile(sample(captured.STACK_UNREADABLE, end=end, value=3), stacks=())
+    assert names(profile) == [[f"[{note}]"]]
+    reason = note.removeprefix("truncated: ")
+    assert profile.quality == Quality(taken=5, user_stacks=3, truncated=(Truncation(reason, 3),))
+
+
+def test_walk_that_may_have_skipped_a_caller_says_so_at_its_root(scene: Scene, mapped: Make) -> None:
+    scene.map(mapped("/bin/a"))
+    profile = scene.profile(sample(end=END_GUESSED, value=3), stacks=((word(0, 0x10), word(0, 0x20)),))
+    assert names(profile) == [["[callers may be missing: no unwind row]", "[a+0x20]", "[a+0x10]"]]
+    assert profile.frames[profile.samples[0].stack[0]].kind is FrameKind.NOTE
+    told = Truncation("callers may be missing: no unwind row", 3)
+    assert profile.quality == Quality(taken=5, user_stacks=3, truncated=(told,))
+    assert profile.quality.complete == 0
+
+
+def test_32_bit_code_is_walked_along_frame_pointers_and_says_so_at_its_root(
+    scene: Scene, mapped: Make
+) -> None:
+    scene.map(mapped("/bin/a", file_offset=0x3000))
+    profile = scene.profile(sample(STACK, STACK + 1, end=END_32_BIT), stacks=((0x1010, 0x1021), (KERNEL,)))
+    note = "[callers may be missing: 32-bit code]"
+    assert names(profile) == [[note, "[a+0x3020]", "[a+0x3010]", "[kernel]"]]
+    told = Truncation("callers may be missing: 32-bit code", 1)
+    assert profile.quality == Quality(taken=5, user_stacks=1, truncated=(told,))
+
+
+def test_32_bit_stack_that_was_cut_says_only_that(scene: Scene, mapped: Make) -> None:
+    scene.map(mapped("/bin/a"))
+    profile = scene.profile(sample(end=END_32_BIT), stacks=((0x1010, 0x5),))
+    assert names(profile) == [["[truncated: no frame pointers]", "[a+0x10]"]]
+    assert profile.quality.truncated == (Truncation("no frame pointers", 1),)
 
 
 def test_truncations_add_up_by_reason(scene: Scene, mapped: Make) -> None:

@@ -15,9 +15,11 @@ import pytest
 from pyprof.profiler import second_walk
 from pyprof.profiler.binaries import Binaries
 from pyprof.profiler.capture import (
+    END_32_BIT,
     END_BY_KERNEL,
     END_COMPLETE,
     END_COPY_CUT,
+    END_GUESSED,
     END_NO_MAPPING,
     END_NOT_READY,
     END_NOT_RESIDENT,
@@ -31,9 +33,10 @@ from pyprof.profiler.engine import Counts, Stats
 from pyprof.profiler.executables import Executables
 from pyprof.profiler.proc import FileMapping, executable_mappings
 from pyprof.profiler.process_table import Image
-from pyprof.profiler.second_walk import WalkedStack, walked_stacks, with_walked
+from pyprof.profiler.second_walk import WalkedStack, leaf_stacks, walked_stacks, with_walked
 from pyprof.profiler.unwind_maps import FrameWord, frame_word, word_of
 from pyprof.symbolize.elf import elf_symbols
+from pyprof.symbolize.stack_copy import StackCopy, Walk, WalkEnd
 from pyprof.symbolize.stack_unwinder import StackUnwinder
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -215,6 +218,61 @@ def test_process_that_was_never_seen_has_its_leaf(executables: Executables) -> N
     assert found == [WalkedStack((0x10,), END_NO_MAPPING)]
 
 
+def test_copy_is_walked_in_what_was_mapped_when_it_was_taken(executables: Executables, mapped: Make) -> None:
+    now = image_of(mapped("/bin/now", file_offset=0x7000))
+    then = (mapped("/bin/then", file_offset=0x3000),)
+    copies = [copied(0x1010)._replace(files=files) for files in (then, None, ())]
+    found = walked_stacks(copies, executables, lambda _: now, 127)
+    assert [len(one.words) for one in found] == [1, 1, 1]
+    frames = [frame_word(one.words[0]) for one in found]
+    paths = [executables[exe].file.mapping.path if exe >= 0 else "" for exe, _ in frames]
+    assert paths == ["/bin/then", "/bin/now", ""]
+    assert [address for _, address in frames] == [0x3010, 0x7010, 0x1010]
+    assert found[2].end == END_NO_MAPPING
+
+
+def test_of_a_sample_without_a_stack_the_leaf_is_told(executables: Executables, mapped: Make) -> None:
+    image = image_of(mapped("/bin/a", file_offset=0x3000), mapped("//anon", 0x5000, 0x6000))
+    places = [(sample(), rip) for rip in (0x1010, 0x5010, 0x10, VSYSCALL)] + [(sample(8), 0x1010)]
+    found = leaf_stacks(places, executables, lambda one: image if one.pid == 7 else None)
+    words = [word_of(FrameWord(0, 0x3010)), 0x5010, 0x10, VSYSCALL ^ 1 << 63, 0x1010]
+    assert found == [WalkedStack((word,), END_NOT_READY) for word in words]
+    assert leaf_stacks([], executables, lambda _: None) == []
+
+
+def test_each_end_of_a_walk_has_its_number() -> None:
+    assert set(second_walk._ENDS) == set(WalkEnd)
+    assert len(set(second_walk._ENDS.values())) == len(WalkEnd)
+    assert second_walk._ENDS[WalkEnd.GUESSED] == END_GUESSED
+
+
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the children that this process forks."""
+    real, children = os.fork, []
+
+    def fork() -> int:
+        pid = real()
+        if pid:
+            children.append(pid)
+        return pid
+
+    monkeypatch.setattr(os, "fork", fork)
+    return children
+
+
+def ending_at(monkeypatch: pytest.MonkeyPatch, *places: int) -> None:
+    """Let a worker end when it comes to a leaf at one of these places."""
+    real = StackUnwinder.walk
+
+    def walk(unwinder: StackUnwinder, stack: StackCopy, depth: int) -> Walk:
+        if stack.registers[RIP] in places:
+            os.kill(os.getpid(), 9)
+        return real(unwinder, stack, depth)
+
+    monkeypatch.setattr(StackUnwinder, "walk", walk)
+
+
 @pytest.fixture
 def leaves(executables: Executables, mapped: Make) -> Callable[[], list[WalkedStack]]:
     """Return a function that walks three copies: of code in a file, without one, and in no mapping."""
@@ -250,22 +308,30 @@ def result(end: int, *words: int) -> bytes:
     return second_walk._RESULT.pack(end, len(words)) + struct.pack(f"<{len(words)}Q", *words)
 
 
-def test_worker_that_dies_leaves_the_leaves(
-    leaves: Callable[[], list[WalkedStack]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_stack_that_ends_a_worker_costs_itself(
+    at: int, leaves: Callable[[], list[WalkedStack]], forks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = StackUnwinder.walk, []
+    whole = leaves()
+    assert [one.words for one in whole] == [one.words for one in LEAVES]
+    assert END_NOT_READY not in [one.end for one in whole]
+    assert len(forks) == 1
+    ending_at(monkeypatch, (0x1010, 0x5010, VSYSCALL)[at])
+    assert leaves() == [*whole[:at], LEAVES[at], *whole[at + 1 :]]
+    assert len(forks) == 1 + (1 if at == 2 else 2)
 
-    def walk(*arguments: object) -> object:
-        calls.append(arguments)
-        if len(calls) == 2:
-            os.kill(os.getpid(), 9)
-        return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(StackUnwinder, "walk", walk)
-    first, *rest = leaves()
-    assert first.words == LEAVES[0].words
-    assert first.end != END_NOT_READY
-    assert rest == LEAVES[1:]
+def test_number_of_workers_is_bounded(
+    executables: Executables, forks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(second_walk, "MAX_WORKERS", 3)
+    ending_at(monkeypatch, 0x30)
+    places = (0x10, 0x30, 0x30, 0x20, 0x30, 0x40)
+    found = walked_stacks([copied(rip) for rip in places], executables, lambda _: None, 127)
+    assert [one.words for one in found] == [(rip,) for rip in places]
+    late = END_NOT_READY
+    assert [one.end for one in found] == [END_NO_MAPPING, late, late, END_NO_MAPPING, late, late]
+    assert len(forks) == 3
 
 
 def test_stack_that_breaks_the_walk_costs_itself(
@@ -317,6 +383,7 @@ def test_worker_that_is_late_leaves_the_leaves(
         second_walk._RESULT.pack(END_COMPLETE, 128) + bytes(8 * 128),
         second_walk._RESULT.pack(END_COMPLETE, 65535),
         result(END_BY_KERNEL, 1),
+        result(END_32_BIT, 1),
         result(END_NOT_READY, 1),
         result(END_NOT_RESIDENT, 1),
         result(255, 1),
@@ -325,15 +392,26 @@ def test_worker_that_is_late_leaves_the_leaves(
         result(END_COMPLETE, 1, 2)[:-1],
         b"",
     ],
-    ids=["deep", "deeper", "by kernel", "not ready", "resident", "255", "no file", "ones", "cut", "nothing"],
+    ids=[
+        "deep",
+        "deeper",
+        "kernel",
+        "32 bit",
+        "not ready",
+        "resident",
+        "255",
+        "no file",
+        "ones",
+        "cut",
+        "nothing",
+    ],
 )
 def test_nonsense_of_the_worker_is_not_believed(
     nonsense: bytes, leaves: Callable[[], list[WalkedStack]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answering(monkeypatch, result(END_COMPLETE, 1, word_of(FrameWord(0, 5))), nonsense)
-    first, *rest = leaves()
-    assert first == WalkedStack((1, word_of(FrameWord(0, 5))), END_COMPLETE)
-    assert rest == LEAVES[1:]
+    said = WalkedStack((1, word_of(FrameWord(0, 5))), END_COMPLETE)
+    assert leaves() == [said, LEAVES[1], said]  # the third is another worker's first
 
 
 def test_what_a_worker_says_after_the_last_stack_is_not_heard(
@@ -362,6 +440,12 @@ def test_sample_like_one_that_was_counted_is_added_to_it() -> None:
     before = counts(counted, stacks={STACK_ID: (1, 2)})
     after = with_walked(before, [sample()] * 2, [WalkedStack((1, 2), END_COMPLETE)] * 2)
     assert after == counts(counted._replace(value=7), stacks={STACK_ID: (1, 2)})
+
+
+def test_sample_that_stands_for_several_counts_as_many() -> None:
+    samples = [sample(value=5), sample(value=2), sample(8, value=3)]
+    after = with_walked(counts(), samples, [WalkedStack((1,), END_NOT_READY)] * 3)
+    assert sorted((one.pid, one.value) for one in after.samples) == [(7, 7), (8, 3)]
 
 
 def test_equal_stacks_that_ended_otherwise_are_two_samples_of_one_stack() -> None:

@@ -1,7 +1,9 @@
 """The layout of bpf/unwind.h in Python, and what is written into the maps."""
 
 import os
+import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from pyprof.profiler.unwind_maps import (
     mapping_bytes,
     word_of,
 )
+from pyprof.symbolize.confined import Confined, EndedError, Limits
 from pyprof.symbolize.table_worker import TableArrays
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -199,20 +202,72 @@ def test_table_is_where_its_entry_says(
     assert exe(1)["state"] == unwind_maps.EXE_WAITING
 
 
-@pytest.mark.parametrize("too_large", [{"blocks": 65}, {"chunks": 5}, {"rules": 33}])
-def test_table_without_room_takes_none(
+@pytest.mark.parametrize("too_large", [{"blocks": 33}, {"chunks": 3}, {"rules": 17}])
+def test_table_that_wants_more_than_half_of_a_room_takes_none(
     too_large: dict[str, int], maps: UnwindMaps, exe: Callable[[int], dict[str, int]]
 ) -> None:
     assert not maps.load_table(1, table(**too_large), keeps_pointers=False)
     assert exe(1)["state"] == unwind_maps.EXE_WAITING
-    assert maps.load_table(1, table(blocks=64, chunks=4, rules=32), keeps_pointers=False)
-    assert not maps.load_table(2, table(), keeps_pointers=False)
+    half = {"blocks": 32, "chunks": 2, "rules": 16}
+    assert unwind_maps.SHARE == 2
+    assert maps.load_table(1, table(**half), keeps_pointers=False)
+    assert maps.load_table(2, table(**half), keeps_pointers=False)
+    assert not maps.load_table(3, table(), keeps_pointers=False)
+
+
+@pytest.mark.parametrize("too_large", [{"blocks": 13}, {"chunks": 2}, {"rules": 7}])
+def test_table_without_room_takes_none(
+    too_large: dict[str, int], maps: UnwindMaps, exe: Callable[[int], dict[str, int]]
+) -> None:
+    assert maps.load_table(0, table(blocks=32, chunks=2, rules=16), keeps_pointers=False)
+    assert maps.load_table(1, table(blocks=20, chunks=1, rules=10), keeps_pointers=False)
+    left = {"blocks": 12, "chunks": 1, "rules": 6}
+    assert not maps.load_table(2, table(**{**left, **too_large}), keeps_pointers=False)
+    assert exe(2)["state"] == unwind_maps.EXE_WAITING
+    assert maps.load_table(2, table(**left), keeps_pointers=False)
+    assert not maps.load_table(3, table(), keeps_pointers=False)
 
 
 def test_table_without_rows_needs_no_chunk(maps: UnwindMaps, exe: Callable[[int], dict[str, int]]) -> None:
-    assert maps.load_table(0, table(chunks=4), keeps_pointers=False)
-    assert maps.load_table(1, table(chunks=0), keeps_pointers=False)
-    assert exe(1)["chunks_at"] == 0
+    assert maps.load_table(0, table(chunks=2), keeps_pointers=False)
+    assert maps.load_table(1, table(chunks=2), keeps_pointers=False)
+    assert maps.load_table(2, table(chunks=0), keeps_pointers=False)
+    assert exe(2)["chunks_at"] == 0
+
+
+class Looking:
+    """The job of a child that looks for the memory of the maps, then touches it."""
+
+    def __init__(self, maps: UnwindMaps) -> None:
+        self._memory = maps._memory["unwind_exes"]
+        self._found = b""
+
+    def load(self) -> None:
+        self._found = b"seen" if "memfd:unwind_" in Path("/proc/self/maps").read_text() else b"none"
+
+    def serve(self, parent: socket.socket) -> None:
+        parent.sendall(self._found)
+        self._memory[0] = 1
+
+
+def test_forked_child_does_not_have_the_memory(maps: UnwindMaps) -> None:
+    assert "memfd:unwind_exes" in Path("/proc/self/maps").read_text()
+    with Confined("worker", Looking(maps), (), Limits(cpu_s=10)) as worker:
+        assert worker.read(4, time.monotonic() + 30) == b"none"
+        with pytest.raises(EndedError, match=r"^worker was ended by signal 11$"):
+            worker.read(1, time.monotonic() + 30)
+
+
+def test_no_memory_of_a_map_is_copied_by_a_fork(maps: UnwindMaps) -> None:
+    flags = {}
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        kind, *rest = line.split()
+        if "-" in kind:
+            name = rest[-2] if rest[-1] == "(deleted)" else rest[-1]
+        elif kind == "VmFlags:":
+            flags[name] = rest
+    memory = {name: "dc" in found for name, found in flags.items() if name.startswith("/memfd:unwind_")}
+    assert memory == {f"/memfd:{name}": True for name in ENTRIES if name != "unwind_processes"}
 
 
 def test_state_is_set_and_the_wish_for_a_table_forgotten(

@@ -14,6 +14,7 @@ from pyprof.profiler.capture import END_NOT_READY, Sample
 from pyprof.profiler.copies import CopiedSample
 from pyprof.profiler.proc import FileMapping
 from pyprof.profiler.process_table import ProcessTable, Snapshot
+from pyprof.profiler.sideband import ExecEvent, MapEvent
 from pyprof.profiler.unwind_maps import EXE_WITHOUT_TABLE, ProcessImage
 from pyprof.profiler.unwinder import LOOK_AGAIN_S, Unwinder
 from pyprof.symbolize.error import SymbolizeError
@@ -67,13 +68,15 @@ class FakeCopies:
     """Has the copies that a test puts there."""
 
     def __init__(self) -> None:
-        self.is_full = False
         self.waiting: list[CopiedSample] = []
+        self.samples: list[CopiedSample] = []
+        self.at_drain: Callable[[], object] = int
 
     def fileno(self) -> int:
         return 41
 
     def drain(self) -> list[CopiedSample]:
+        self.at_drain()
         taken, self.waiting = self.waiting, []
         return taken
 
@@ -84,10 +87,13 @@ class FakeTracker:
     def __init__(self, binaries: Binaries) -> None:
         self.binaries = binaries
         self.table = ProcessTable()
+        self.applied_ns = 0
         self.looked: list[int] = []
+        self.at_snapshot: Callable[[], object] = int
 
     def snapshot(self, pids: list[int]) -> None:
         self.looked += pids
+        self.at_snapshot()
 
 
 class FakeWorker:
@@ -152,7 +158,15 @@ def around(nothing_is_left: None) -> Iterator[Around]:
 
 
 @pytest.fixture
-def unwinder(around: Around) -> Iterator[Unwinder]:
+def boot(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Return the clock of side-band events, which stands at `now_ns`."""
+    clock = SimpleNamespace(now_ns=10 * SECOND)
+    monkeypatch.setattr(module, "boottime_ns", lambda: clock.now_ns)
+    return clock
+
+
+@pytest.fixture
+def unwinder(around: Around, boot: SimpleNamespace) -> Iterator[Unwinder]:
     with closing(around.unwinder()) as made:
         yield made
 
@@ -182,12 +196,13 @@ def files(tmp_path: Path, around: Around, mapped: Make) -> list[FileMapping]:
     return [*made, mapped("/gone", 0x5000, 0x6000), mapped("[vdso]", 0x7000, 0x8000)]
 
 
-def copied(pid: int) -> CopiedSample:
-    return CopiedSample(Sample(pid, 0, 1, 2, b"prog", 0, 0, 1, END_NOT_READY), (0,) * 17, b"")
+def copied(pid: int, start_ns: int = SECOND, image_ns: int = 0) -> CopiedSample:
+    sample = Sample(pid, 0, start_ns, image_ns, b"prog", 0, 0, 1, END_NOT_READY)
+    return CopiedSample(sample, (0,) * 17, b"")
 
 
-def built(key: int, *, is_cached: bool = False) -> TableAnswer:
-    return TableAnswer(key, f"name-{key}", b"serialised", ARRAYS, False, is_cached, "")
+def built(key: int, *, is_cached: bool = False, build_id: str = "name") -> TableAnswer:
+    return TableAnswer(key, f"{build_id}-{key}", b"serialised", ARRAYS, False, is_cached, "")
 
 
 def failed(key: int) -> TableAnswer:
@@ -271,20 +286,126 @@ def test_table_without_room_is_refused_and_kept_for_the_next_capture(
     assert around.cache.kept == {"name-0": b"serialised"}
 
 
+def test_table_of_another_file_than_the_one_that_was_mapped_is_refused(
+    tmp_path: Path, unwinder: Unwinder, around: Around, mapped: Make
+) -> None:
+    files = []
+    for name, build_id in (("a", "abcd"), ("b", "abcd"), ("c", "abcd"), ("d", "")):
+        (tmp_path / name).write_text(name)
+        files.append(mapped(str(tmp_path / name), build_id=build_id))
+        around.tracker.binaries.hold(os.getpid(), files[-1])
+    ask_all(unwinder, around, files)
+    ids = ("abcd", "abcd01", "0", "abcd")  # "0": the file has none
+    around.worker.waiting = [built(number, build_id=one) for number, one in enumerate(ids)]
+    unwinder.drain()
+    assert sorted(around.maps.tables) == [0, 3]
+    assert around.maps.states == {1: EXE_WITHOUT_TABLE, 2: EXE_WITHOUT_TABLE}
+    reason = "the file is another than the one that was mapped"
+    assert unwinder.failures == {1: reason, 2: reason}
+    assert unwinder.notes() == [f"no unwind table of b: {reason}", f"no unwind table of c: {reason}"]
+    assert sorted(around.cache.kept) == ["abcd-0", "abcd-3"]
+    assert (unwinder.built, unwinder.from_cache) == (2, 0)
+
+
+def files_of(around: Around) -> list[list[str] | None]:
+    """Return the paths that each kept copy was taken with."""
+    found = [one.files for one in around.copies.samples]
+    return [None if files is None else [file.mapping.path for file in files] for files in found]
+
+
+def test_copies_wait_until_the_events_before_them_are_known(
+    unwinder: Unwinder, around: Around, boot: SimpleNamespace, mapped: Make
+) -> None:
+    around.copies.waiting = [copied(7), copied(8)]
+    unwinder.drain()
+    boot.now_ns += 5
+    around.copies.waiting = [copied(9)]
+    around.tracker.applied_ns = 10 * SECOND
+    unwinder.drain()
+    assert around.copies.samples == []
+    around.tracker.table.apply(Snapshot(SECOND, 7, 100, (mapped("/bin/a"),)))
+    around.tracker.applied_ns = 10 * SECOND + 1
+    unwinder.drain()
+    assert [one.sample.pid for one in around.copies.samples] == [7, 8]
+    assert files_of(around) == [["/bin/a"], None]
+    around.tracker.applied_ns = 10 * SECOND + 6
+    unwinder.drain()
+    assert [one.sample.pid for one in around.copies.samples] == [7, 8, 9]
+
+
+def test_copy_that_arrives_while_others_are_taken_waits_for_its_own_time(
+    unwinder: Unwinder, around: Around, boot: SimpleNamespace
+) -> None:
+    around.copies.waiting = [copied(7)]
+    around.copies.at_drain = lambda: setattr(boot, "now_ns", 10 * SECOND + 5)
+    unwinder.drain()
+    around.tracker.applied_ns = 10 * SECOND + 5
+    unwinder.drain()
+    assert around.copies.samples == []
+    around.tracker.applied_ns = 10 * SECOND + 6
+    unwinder.drain()
+    assert len(around.copies.samples) == 1
+
+
+def test_copy_waits_for_what_was_read_because_of_it(
+    unwinder: Unwinder, around: Around, boot: SimpleNamespace
+) -> None:
+    around.copies.waiting = [copied(7)]
+    around.tracker.at_snapshot = lambda: setattr(boot, "now_ns", 10 * SECOND + 5)
+    unwinder.drain()
+    around.tracker.applied_ns = 10 * SECOND + 5
+    unwinder.drain()
+    assert around.copies.samples == []
+
+
+def test_copy_keeps_what_was_mapped_when_it_was_taken(
+    unwinder: Unwinder, around: Around, boot: SimpleNamespace, mapped: Make
+) -> None:
+    around.tracker.table.apply(Snapshot(SECOND, 7, 100, (mapped("/bin/a"),)))
+    for time_ns, path in ((11 * SECOND, "/lib/b"), (12 * SECOND, "/lib/c")):
+        around.copies.waiting = [copied(7), copied(7)]
+        unwinder.drain()
+        around.tracker.applied_ns = boot.now_ns + 1
+        unwinder.drain()
+        around.tracker.table.apply(MapEvent(time_ns, 7, mapped(path, 0x1000, 0x2000)))
+        boot.now_ns = time_ns
+    first, second, third, fourth = around.copies.samples
+    assert files_of(around) == [["/bin/a"]] * 2 + [["/lib/b"]] * 2
+    assert first.files is second.files
+    assert third.files is fourth.files
+
+
+def test_copy_has_the_files_of_its_own_program_image(
+    unwinder: Unwinder, around: Around, mapped: Make
+) -> None:
+    table = around.tracker.table
+    table.apply(Snapshot(SECOND, 7, 100, (mapped("/bin/first"),)))
+    for time_ns, path in ((9 * SECOND, "/bin/second"), (11 * SECOND, "/bin/third")):
+        table.apply(ExecEvent(time_ns, 7))
+        table.apply(MapEvent(time_ns, 7, mapped(path)))
+    # 0: the image that it had when the capture began, at 10 seconds
+    around.copies.waiting = [copied(7, image_ns=image_ns) for image_ns in (0, 12 * SECOND)]
+    around.copies.waiting.append(copied(7, start_ns=5 * SECOND))  # another process with this number
+    unwinder.drain()
+    around.tracker.applied_ns = 20 * SECOND
+    unwinder.drain()
+    assert files_of(around) == [["/bin/second"], ["/bin/third"], None]
+
+
 def test_process_of_a_copy_is_looked_at_once_a_second(
     unwinder: Unwinder, around: Around, clock: SimpleNamespace
 ) -> None:
     around.copies.waiting = [copied(7), copied(7), copied(8)]
     unwinder.drain()
-    assert around.tracker.looked == [7, 8]
+    assert sorted(around.tracker.looked) == [7, 8]
     clock.now_s += LOOK_AGAIN_S / 2
     around.copies.waiting = [copied(7)]
     unwinder.drain()
-    assert around.tracker.looked == [7, 8]
+    assert sorted(around.tracker.looked) == [7, 8]
     clock.now_s += LOOK_AGAIN_S / 2
     around.copies.waiting = [copied(7)]
     unwinder.drain()
-    assert around.tracker.looked == [7, 8, 7]
+    assert sorted(around.tracker.looked) == [7, 7, 8]
 
 
 def test_process_that_is_not_visible_from_here_is_not_looked_for(unwinder: Unwinder, around: Around) -> None:
@@ -355,17 +476,26 @@ def test_descriptors_to_wait_for_are_those_that_may_have_news(unwinder: Unwinder
     assert unwinder.filenos() == [41]
     around.worker.fd = 42
     assert unwinder.filenos() == [41, 42]
-    around.copies.is_full = True
-    assert unwinder.filenos() == [42]
 
 
-def test_end_takes_the_last_copies_and_ends_the_worker(unwinder: Unwinder, around: Around) -> None:
+def test_end_takes_the_last_copies_and_ends_the_worker(
+    unwinder: Unwinder, around: Around, mapped: Make
+) -> None:
     around.worker.fd = 42
-    around.copies.waiting = [copied(7)]
+    around.tracker.table.apply(Snapshot(SECOND, 7, 100, (mapped("/bin/a"),)))
+    for pid in (7, 8):
+        around.copies.waiting = [copied(pid)]
+        unwinder.drain()
+    around.copies.waiting = [copied(9)]
     unwinder.finish()
     assert around.copies.waiting == []
+    # what was mapped is looked up when all events are there
+    assert [one.sample.pid for one in around.copies.samples] == [7, 8, 9]
+    assert files_of(around) == [None, None, None]
     assert around.worker.fd == -1
-    assert around.tracker.looked == []
+    assert around.tracker.looked == [7, 8, 9]
+    unwinder.finish()
+    assert len(around.copies.samples) == 3
     unwinder.close()
     assert around.maps.is_closed
 

@@ -239,6 +239,63 @@ def test_storm_of_events_is_drained_no_more_than_100_times_a_second(
     assert watched.tracker.drains <= 101
 
 
+def naps(clock: Clock) -> list[float]:
+    """Return the seconds of each sleep, once they are made."""
+    made: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        made.append(round(seconds, 6))
+        clock.now_s += seconds
+
+    clock.sleep = sleep  # type: ignore[method-assign]
+    return made
+
+
+def test_first_nap_is_short_and_in_a_storm_they_are_long(
+    watched: Watched, pipe: Callable[[], Pipe], clock: Clock
+) -> None:
+    ring = pipe()
+    ring.fire()
+    watched.sources = [FakeTracker(ring)]
+    slept = naps(clock)
+    assert watched.until(duration_s=0.0395) is End.DURATION
+    assert slept == [0.002, 0.01, 0.01, 0.01, 0.0075]
+    assert (watching.QUICK_WAIT_S, watching.SHORTEST_WAIT_S) == (0.002, 0.01)
+
+
+@pytest.mark.parametrize("calm_and_nap_s", [(0.04, 0.01), (0.06, 0.002)])
+def test_nap_after_a_calm_is_short_again(
+    calm_and_nap_s: tuple[float, float],
+    watched: Watched,
+    pipe: Callable[[], Pipe],
+    clock: Clock,
+    waits: list[float],
+) -> None:
+    calm_s, nap_s = calm_and_nap_s
+    ring = pipe()
+    ring.fire()
+    source = FakeTracker(ring)
+
+    def calm() -> None:
+        clock.now_s += calm_s
+
+    source.at = {1: lambda: os.read(ring.read_end, 1), 2: calm, 3: ring.fire, 4: watched.interrupts.fire}
+    watched.sources = [source]
+    slept = naps(clock)
+    assert watched.until() is End.SIGNAL
+    # something | nothing, and a calm | nothing | something again
+    assert slept == [0.002, nap_s]
+
+
+def test_nap_ends_with_the_duration(watched: Watched, pipe: Callable[[], Pipe], clock: Clock) -> None:
+    ring = pipe()
+    ring.fire()
+    watched.sources = [FakeTracker(ring)]
+    slept = naps(clock)
+    assert watched.until(duration_s=0.0015) is End.DURATION
+    assert slept == [0.0015]
+
+
 def test_sources_are_drained_in_their_order(watched: Watched, pipe: Callable[[], Pipe]) -> None:
     order: list[str] = []
     first, second = FakeTracker(pipe(), pipe()), FakeTracker()

@@ -231,6 +231,47 @@ def test_child_is_ended_where_the_kernel_reaps_it() -> None:
         signal.signal(signal.SIGCHLD, old)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_end_the_parent_do_not_end_the_child(number: int) -> None:
+    def serve(parent: socket.socket) -> None:
+        os.kill(os.getpid(), number)
+        parent.sendall(b"alive")
+        parent.recv(1)
+
+    calls: list[int] = []
+    old = signal.signal(number, lambda *_: calls.append(number))
+    try:
+        with child(serve) as worker:
+            assert worker.read(5, soon()) == b"alive"
+            os.kill(worker.pid, number)  # as the terminal sends Ctrl-C to the whole group
+            assert worker.arrived(100) == b""
+            assert os.WTERMSIG(worker.kill()) == signal.SIGKILL
+    finally:
+        signal.signal(number, old)
+    assert calls == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGALRM, signal.SIGQUIT])
+def test_other_signals_have_their_default_in_the_child(number: int) -> None:
+    old = signal.signal(number, signal.SIG_IGN)
+    try:
+        with child(saying(then=lambda: os.kill(os.getpid(), number))) as worker:
+            assert reason(worker) == f"worker was ended by signal {number:d}"
+    finally:
+        signal.signal(number, old)
+
+
+def test_process_id_is_the_childs_until_it_is_reaped() -> None:
+    def serve(parent: socket.socket) -> None:
+        parent.sendall(os.getpid().to_bytes(4, "little"))
+        parent.recv(1)
+
+    with child(serve) as worker:
+        assert worker.pid == int.from_bytes(worker.read(4, soon()), "little") != 0
+        worker.kill()
+        assert worker.pid == 0
+
+
 def test_signals_of_the_parent_are_let_through_again() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with child(saying(then=sleep)):

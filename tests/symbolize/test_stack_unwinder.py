@@ -21,6 +21,9 @@ FDES = (Fde(0, 0x10, UNDEFINED), Fde(0x10, 0x10), Fde(0x20, 0x20, FRAME_32), Fde
 MAIN, LEAF, MIDDLE, FRAMED, BARE, AFTER_CALL = (CODE + d for d in (0x08, 0x18, 0x30, 0x50, 0x90, 0xA5))
 
 
+GO_SECTION = (b".debug_frame\0", b".gopclntab\0\0\0")
+
+
 def walk(copy: StackCopy, fdes: tuple[Fde, ...] = FDES, **code: bytes) -> Walk:
     """Return a walk. code: by "at_90", the distance in hexadecimal."""
     places = {int(name[3:], 16): data for name, data in {"at_a0": CALL, **code}.items()}
@@ -169,7 +172,8 @@ def test_deep_stack_ends_at_the_limit() -> None:
 def test_leaf_without_an_entry_returns_behind_a_call() -> None:
     fdes = (*FDES, Fde(0xA0, 0x10, UNDEFINED))
     found = walk(stack_copy(AFTER_CALL, rip=BARE), fdes)
-    assert (offsets(found), found.end) == ([0x90, 0xA5], WalkEnd.COMPLETE)
+    # It may as well have pushed something and kept its return address above.
+    assert (offsets(found), found.end) == ([0x90, 0xA5], WalkEnd.GUESSED)
 
 
 def test_leaf_without_an_entry_does_not_return_elsewhere() -> None:
@@ -189,20 +193,79 @@ def test_frame_pointer_leads_through_memory_without_a_file() -> None:
     found = walk(stack_copy(*words, rip=JIT + 0x10, rbp=STACK + 8))
     assert offsets(found) == [0x10, 0x20, 0xA5, 0x30]
     assert found.frames[0] == (NO_BINARY, JIT + 0x10)
-    assert found.end is WalkEnd.COMPLETE  # rbp is 0
+    # rbp is 0; but the third frame is of a file whose functions may have used rbp for anything
+    assert found.end is WalkEnd.GUESSED
+
+
+def test_frame_pointer_through_memory_without_a_file_is_no_guess() -> None:
+    words = [0, STACK + 24, JIT + 0x20, STACK + 40, MIDDLE, 0, 0, 0, MAIN]
+    found = walk(stack_copy(*words, rip=JIT + 0x10, rbp=STACK + 8), at_2b=CALL)
+    assert (offsets(found), found.end) == ([0x10, 0x20, 0x30, 0x08], WalkEnd.COMPLETE)
+    leaf = walk(stack_copy(AFTER_CALL, rip=JIT + 0x10), (*FDES, Fde(0xA0, 0x10, UNDEFINED)))
+    assert (offsets(leaf), leaf.end) == ([0x10, 0xA5], WalkEnd.COMPLETE)  # by [rsp]
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        stack_copy(AFTER_CALL, rip=BARE),
+        stack_copy(7, STACK + 24, AFTER_CALL, rip=BARE, rbp=STACK + 8),
+        stack_copy(BARE, 7, 0, AFTER_CALL, rip=LEAF, rbp=STACK + 16),
+    ],
+    ids=["by [rsp]", "by rbp", "caller"],
+)
+def test_way_out_of_code_without_an_entry_is_a_guess_but_where_the_file_keeps_pointers(
+    copy: StackCopy,
+) -> None:
+    image = elf_with_frames((*FDES, Fde(0xA0, 0x10, UNDEFINED)), code={0xA0: CALL, 0x8B: CALL})
+    guessed = StackUnwinder([image]).walk(copy)
+    assert image.count(GO_SECTION[0]) == 1
+    sure = StackUnwinder([image.replace(*GO_SECTION)]).walk(copy)
+    assert (guessed.end, sure.end) == (WalkEnd.GUESSED, WalkEnd.COMPLETE)
+    assert offsets(guessed)[-2:] == [0x90, 0xA5]
+    assert guessed.frames == sure.frames
+
+
+def test_walk_that_was_guessed_ends_for_its_own_reason_where_that_is_no_end_of_the_stack() -> None:
+    def end(*words: int, max_depth: int = 127) -> WalkEnd:
+        image = elf_with_frames(FDES, code={0xA0: CALL})
+        copy = stack_copy(7, STACK + 24, AFTER_CALL, *words, rip=BARE, rbp=STACK + 8)
+        return StackUnwinder([image]).walk(copy, max_depth).end
+
+    assert end(0, 0) is WalkEnd.NO_ROW
+    assert end() is WalkEnd.STACK_CUT
+    assert end(STACK + 40, AFTER_CALL, max_depth=2) is WalkEnd.TOO_DEEP
+
+
+def test_memory_without_a_file_ends_where_the_frame_pointer_is_zero() -> None:
+    found = walk(stack_copy(0, 0, JIT + 0x20, rip=JIT + 0x10, rbp=STACK + 8))
+    assert (offsets(found), found.end) == ([0x10, 0x20], WalkEnd.COMPLETE)
+
+
+def test_go_code_ends_where_the_frame_pointer_or_the_return_address_is_zero() -> None:
+    image = elf_with_frames(FDES, code={0xA0: CALL}).replace(*GO_SECTION)
+    by_rbp = StackUnwinder([image]).walk(stack_copy(7, 0, AFTER_CALL, rip=BARE, rbp=STACK + 8))
+    assert (offsets(by_rbp), by_rbp.end) == ([0x90, 0xA5], WalkEnd.COMPLETE)
+    by_zero = StackUnwinder([image]).walk(stack_copy(7, 0, 0, rip=BARE, rbp=STACK + 8))
+    assert (offsets(by_zero), by_zero.end) == ([0x90], WalkEnd.COMPLETE)
+    assert walk(stack_copy(7, 0, 0, rip=BARE, rbp=STACK + 8)).end is WalkEnd.NO_ROW
 
 
 def test_end_of_a_goroutine_is_complete() -> None:
+    goexit = b"\x90\xe8"  # nop; call
     copy = stack_copy(0, 0, CODE + 0xC1, rip=BARE, rbp=STACK + 8)
-    assert walk(copy, at_c0=b"\x90\xe8").end is WalkEnd.COMPLETE  # nop; call, as in runtime.goexit
+    assert walk(copy, at_c0=goexit).end is WalkEnd.COMPLETE  # nobody was skipped: the frame is its first
     assert walk(copy).end is WalkEnd.NO_ROW
+    caller = stack_copy(0, STACK + 24, AFTER_CALL, 0, CODE + 0xC1, rip=BARE, rbp=STACK + 8)
+    assert walk(caller, at_c0=goexit).end is WalkEnd.GUESSED
 
 
 @pytest.mark.parametrize(("depth", "words"), [(1, ()), (2, ()), (2, (7,))])
 def test_start_of_a_program_is_complete(depth: int, words: tuple[int, ...]) -> None:
     start = [*words, 2, STACK + 4096, STACK + 4128, 0]  # argc, argv; words below where it aligned rsp
     copy = stack_copy(*start, rip=BARE) if depth == 1 else stack_copy(AFTER_CALL, *start, rip=LEAF)
-    assert walk(copy).end is WalkEnd.COMPLETE
+    assert walk(copy).end is WalkEnd.COMPLETE  # what the kernel put there is no guess
+    assert walk(stack_copy(AFTER_CALL, *start, rip=BARE)).end is WalkEnd.GUESSED  # what led there is
     assert walk(copy._replace(registers=(*copy.registers[:RBP], 1, *copy.registers[RBP + 1 :]))).end is (
         WalkEnd.NO_ROW
     )
@@ -232,7 +295,7 @@ def test_frame_pointer_is_not_believed(words: list[int], rbp: int, end: WalkEnd)
 @pytest.mark.parametrize("binaries", [[None], [], [b"\x7fELF"]])
 def test_unreadable_file_still_has_frames(binaries: list[bytes | None]) -> None:
     found = StackUnwinder(binaries).walk(stack_copy(7, 0, JIT + 8, rip=LEAF, rbp=STACK + 8))
-    assert (offsets(found), found.end) == ([0x18, 0x08], WalkEnd.COMPLETE)
+    assert (offsets(found), found.end) == ([0x18, 0x08], WalkEnd.GUESSED)
 
 
 def test_mapping_is_half_open() -> None:

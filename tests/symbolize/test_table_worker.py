@@ -14,7 +14,7 @@ import pytest
 from cfiwriter import Fde, elf_with_frames
 from tablewriter import NAME, Size, framed, sized
 
-from pyprof.symbolize import table_job, table_worker
+from pyprof.symbolize import layout, table_job, table_worker
 from pyprof.symbolize.layout import elf_layout
 from pyprof.symbolize.table_job import TableJob
 from pyprof.symbolize.table_worker import TableAnswer, TableArrays, TableWorker
@@ -159,6 +159,37 @@ def test_nothing_is_answered_before_it_is_asked(worker: TableWorker) -> None:
     assert worker.fileno() == number >= 0
     assert worker.answers() == []
     assert not worker.is_busy
+
+
+def test_process_id_is_the_workers_while_there_is_one(worker: TableWorker) -> None:
+    assert worker.pid == 0
+    worker.start()
+    assert Path(f"/proc/{worker.pid}/stat").read_text().split()[3] == str(os.getpid())
+    worker.close()
+    assert worker.pid == 0
+
+
+@pytest.mark.usefixtures("bombs")
+def test_each_worker_that_starts_is_told_once(worker: TableWorker, opened: Open) -> None:
+    pids: list[int] = []
+    worker.on_start = pids.append
+    worker.start()
+    worker.start()
+    assert pids == [worker.pid]
+    for key, contents in enumerate([GOOD, BOMB + b"crash", GOOD]):
+        worker.ask(key, opened(contents))
+    assert failures(worker, 3) == ["", "table worker was ended by signal 11", ""]
+    assert pids == [pids[0], worker.pid]
+    assert pids[0] != pids[1] != 0
+
+
+@pytest.mark.parametrize(("build_id", "told"), [("", "0"), ("0b" * 20, "0b" * 20), ("0b0e", "0b0e")])
+def test_answer_tells_the_build_id_of_the_file(
+    build_id: str, told: str, worker: TableWorker, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "build_id", lambda *_: build_id)
+    worker.ask(1, opened(GOOD))
+    assert [one.build_id for one in answers(worker)] == [told]
 
 
 def test_worker_that_is_closed_begins_anew(worker: TableWorker, opened: Open) -> None:

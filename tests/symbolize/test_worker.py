@@ -21,6 +21,7 @@ GOOD = elf(
 GOOD_ID = bytes(range(20)).hex()
 OFFSETS = (TEXT_OFFSET, TEXT_OFFSET + 20, TEXT_OFFSET + 40, TEXT_OFFSET + 100)
 NAMES = ("main", "ns::work", r"\x1b[2J\xff", "")
+MANGLED = ("main", "_ZN2ns4workEi", r"\x1b[2J\xff", "")
 
 
 def request(key: int = 1, data: bytes = GOOD, fd: int = -1, build_id: str = "") -> Request:
@@ -227,16 +228,28 @@ def test_an_exception_of_the_caller_ends_the_worker() -> None:
     assert _children() == []
 
 
-def test_a_handler_of_the_caller_does_not_run_in_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    old = signal.signal(signal.SIGTERM, lambda *_: calls.append(os.getpid()))
+@pytest.mark.parametrize(
+    ("number", "names", "failure"),
+    [
+        (signal.SIGUSR1, MANGLED, "names left mangled: symbol worker was ended by signal 10"),
+        (signal.SIGTERM, NAMES, ""),  # the parent ends the worker when it ends itself
+    ],
+)
+def test_a_handler_of_the_caller_does_not_run_in_the_worker(
+    number: int, names: tuple[str, ...], failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = parser.demangle.readable_name, []
+
+    def readable_name(name: str) -> str:
+        os.kill(os.getpid(), number)
+        return real(name)
+
+    old = signal.signal(number, lambda *_: calls.append(os.getpid()))
     try:
-        monkeypatch.setattr(
-            parser.demangle, "readable_name", lambda name: os.kill(os.getpid(), signal.SIGTERM)
-        )
-        assert "signal 15" in next(symbolize([request(1)])).failure
+        monkeypatch.setattr(parser.demangle, "readable_name", readable_name)
+        assert list(symbolize([request(1)])) == [Answer(1, names, GOOD_ID, failure)]
     finally:
-        signal.signal(signal.SIGTERM, old)
+        signal.signal(number, old)
     assert calls == []
 
 
