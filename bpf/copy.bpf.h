@@ -62,6 +62,7 @@ static __always_inline bool hand_over(const struct sample_key *key, __u32 pages)
 	if (!sample)
 		return false;
 	sample->key = *key;
+	sample->time_ns = bpf_ktime_get_boot_ns();
 	return copy_stack(pages);
 }
 

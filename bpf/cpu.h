@@ -55,6 +55,7 @@ struct sample_key {
  * counted too. */
 struct copied_sample {
 	struct sample_key key;
+	__u64 time_ns; /* CLOCK_BOOTTIME */
 	struct stack_copy copy;
 };
 

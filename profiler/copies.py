@@ -20,7 +20,7 @@ MAX_WALKED = 100_000
 RIP = 16  # in a copy's registers
 REGISTERS = 17  # in DWARF's order, the 17th is rip
 
-_COPY = struct.Struct(f"={REGISTERS}Q2I")
+_COPY = struct.Struct(f"=Q{REGISTERS}Q2I")  # time, registers, size, holes
 _ONE = struct.pack("=Q", 1)
 
 
@@ -32,6 +32,7 @@ class CopiedSample(NamedTuple):
     stack: bytes  # memory from so far below rsp on; it may end early
     red_zone_bytes: int = 0
     holes: int = 0  # bit n: the n-th page of the stack could not be read
+    time_ns: int = 0  # CLOCK_BOOTTIME
     files: tuple[FileMapping, ...] | None = None  # what was mapped then; None: not known yet
 
 
@@ -74,8 +75,8 @@ class Copies:
 
 def parsed_copy(image: bytes) -> CopiedSample:
     """Return struct copied_sample; its stack has as many bytes as came."""
-    *registers, size_bytes, holes = _COPY.unpack_from(image, SAMPLE_KEY_BYTES)
+    time_ns, *registers, size_bytes, holes = _COPY.unpack_from(image, SAMPLE_KEY_BYTES)
     start = SAMPLE_KEY_BYTES + _COPY.size
     sample = parse_sample(image[:SAMPLE_KEY_BYTES], _ONE)
     stack = image[start : start + size_bytes]
-    return CopiedSample(sample, tuple(registers), stack, RED_ZONE_BYTES, holes)
+    return CopiedSample(sample, tuple(registers), stack, RED_ZONE_BYTES, holes, time_ns)

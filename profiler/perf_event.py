@@ -126,8 +126,10 @@ def sampling_attr(event_name: str, period: int) -> PerfEventAttr:
 
 
 def with_user_copies(attr: PerfEventAttr, *, registers: int, stack_bytes: int) -> PerfEventAttr:
-    """Let the event's records carry the user registers in the mask `registers`, and the user stack."""
-    attr.sample_type |= SAMPLE_TID | SAMPLE_REGS_USER | SAMPLE_STACK_USER
+    """Let the event's records carry the time, user registers in the mask `registers`, and the user stack."""
+    attr.sample_type |= SAMPLE_TID | SAMPLE_TIME | SAMPLE_REGS_USER | SAMPLE_STACK_USER
+    attr.flags |= USE_CLOCKID
+    attr.clockid = CLOCK_BOOTTIME
     attr.sample_regs_user = registers
     attr.sample_stack_user = stack_bytes
     attr.wakeup_watermark = 1  # wakeup_events: tell of each record

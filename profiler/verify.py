@@ -8,7 +8,6 @@ arch/x86/include/uapi/asm/perf_regs.h.
 """
 
 import struct
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from pyprof.profiler.second_walk import WalkedStack
 STACK_BYTES = 32_768
 RING_PAGES = 512  # 2 MiB for each CPU: some 60 samples
 MAX_BYTES = 64 << 20  # of all copies together
+NEAR_NS = 300_000  # perf takes the time of its record some microseconds before the BPF program does
 RECORD_SAMPLE = 9
 ABI_NONE = 0  # enum perf_sample_regs_abi
 
@@ -28,7 +28,7 @@ _PERF_NUMBERS = (0, 3, 2, 1, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23, 8)
 REGISTERS_MASK = sum(1 << number for number in _PERF_NUMBERS)
 _PLACES = tuple(sorted(_PERF_NUMBERS).index(number) for number in _PERF_NUMBERS)
 
-_TID = struct.Struct("=II")
+_TASK = struct.Struct("=IIQ")  # pid, tid, time
 _ABI = struct.Struct("=Q17Q")
 _SIZE = struct.Struct("=Q")
 _RIP, _RSP = 16, 7
@@ -38,6 +38,7 @@ class PerfCopy(NamedTuple):
     """Registers and stack of a sample, as perf copied them."""
 
     pid: int
+    time_ns: int  # CLOCK_BOOTTIME
     registers: tuple[int, ...]  # DWARF's order
     stack: bytes  # from rsp on
 
@@ -55,7 +56,7 @@ class PerfCopies:
     def __init__(self) -> None:
         self._rings: dict[int, tuple[int, PerfRing]] = {}  # CPU: event descriptor, ring
         self._kept_bytes = 0
-        self._copies: dict[tuple[int, int, int], deque[PerfCopy]] = {}
+        self._copies: dict[tuple[int, int, int], list[PerfCopy]] = {}
 
     def add_cpu(self, cpu: int, event_fd: int) -> None:
         """Map the ring of a CPU's sampling event. Raises: OSError."""
@@ -80,10 +81,12 @@ class PerfCopies:
 
     def of(self, copied: CopiedSample) -> CopiedSample | None:
         """Return a sample with perf's registers and stack; None when perf has none for it."""
-        same = self._copies.get(_moment(copied.sample.pid, copied.registers))
-        if not same:
+        same = self._copies.get(_moment(copied.sample.pid, copied.registers), [])
+        near = [copy for copy in same if abs(copy.time_ns - copied.time_ns) < NEAR_NS]
+        if not near:
             return None
-        copy = same.popleft()
+        copy = min(near, key=lambda copy: abs(copy.time_ns - copied.time_ns))
+        same.remove(copy)
         return CopiedSample(copied.sample, copy.registers, copy.stack)
 
     def close(self) -> None:
@@ -95,25 +98,25 @@ class PerfCopies:
         for copy in parsed_samples(ring.take()):
             if self._kept_bytes < MAX_BYTES:
                 self._kept_bytes += len(copy.stack)
-                self._copies.setdefault(_moment(copy.pid, copy.registers), deque()).append(copy)
+                self._copies.setdefault(_moment(copy.pid, copy.registers), []).append(copy)
 
 
 def parsed_samples(image: bytes) -> Iterator[PerfCopy]:
-    """Yield the samples among perf records: TID, REGS_USER of 17 registers, STACK_USER."""
+    """Yield the samples among perf records: TID, TIME, REGS_USER of 17 registers, STACK_USER."""
     for record in records(image):
-        if record.kind != RECORD_SAMPLE or len(record.body) < _TID.size + _ABI.size + 2 * _SIZE.size:
+        if record.kind != RECORD_SAMPLE or len(record.body) < _TASK.size + _ABI.size + 2 * _SIZE.size:
             continue
-        pid, _ = _TID.unpack_from(record.body)
-        abi, *registers = _ABI.unpack_from(record.body, _TID.size)
+        pid, _, time_ns = _TASK.unpack_from(record.body)
+        abi, *registers = _ABI.unpack_from(record.body, _TASK.size)
         if abi == ABI_NONE:  # there are no registers: what follows is the stack
             continue
-        at = _TID.size + _ABI.size
+        at = _TASK.size + _ABI.size
         (room,) = _SIZE.unpack_from(record.body, at)
         if at + room + 2 * _SIZE.size > len(record.body):
             continue
         (size_bytes,) = _SIZE.unpack_from(record.body, at + _SIZE.size + room)
         stack = record.body[at + _SIZE.size : at + _SIZE.size + min(size_bytes, room)]
-        yield PerfCopy(pid, tuple(registers[place] for place in _PLACES), stack)
+        yield PerfCopy(pid, time_ns, tuple(registers[place] for place in _PLACES), stack)
 
 
 def compared(kernel: Sequence[tuple[tuple[int, ...], int]], second: Sequence[WalkedStack]) -> Verification:

@@ -54,8 +54,12 @@ def taken(ring: FakeRing) -> Copies:
 
 
 def test_copy_has_the_layout_of_the_header(header: Header, image: Callable[..., bytes]) -> None:
-    assert copies._COPY.size == header.structs["stack_copy"].fields["stack"].offset
-    assert header.structs["copied_sample"].fields["copy"].offset == copies.SAMPLE_KEY_BYTES
+    whole, copy = header.structs["copied_sample"], header.structs["stack_copy"]
+    assert whole.fields["time_ns"].offset == copies.SAMPLE_KEY_BYTES
+    assert (
+        copies.SAMPLE_KEY_BYTES + copies._COPY.size
+        == whole.fields["copy"].offset + copy.fields["stack"].offset
+    )
     key = {"start_ns": 5, "image_ns": 6, "pid": 7, "tid": 8, "comm": b"nginx", "user_end": END_NOT_READY}
     expected = Sample(7, 8, 5, 6, b"nginx", 0, 0, 1, END_NOT_READY)
     copy = CopiedSample(expected, REGISTERS, b"stack...", copies.RED_ZONE_BYTES)

@@ -144,7 +144,7 @@ def test_ends_of_walks_are_those_of_the_header(header: Header) -> None:
 
 
 def test_process_has_as_many_mappings_as_the_search_reaches(root: Path) -> None:
-    text = (root / "bpf" / "unwind.bpf.h").read_text()
+    text = (root / "bpf" / "unwind_search.bpf.h").read_text()
     shift = int(text.split("#define MAX_MAPPINGS_SHIFT ")[1].split()[0])
     assert (1 << shift) - 1 == unwind_maps.MAX_MAPPINGS
 

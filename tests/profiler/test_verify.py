@@ -30,6 +30,7 @@ VALUES = {name: 0x1000 + place for place, name in enumerate(PERF_REGISTERS)}
 REGISTERS = tuple(VALUES[name] for name in DWARF_REGISTERS)
 ABI_NONE, ABI_64 = 0, 2
 THROTTLE, SAMPLE = 5, 9
+NOW_NS = 5_000_000_000
 RIP, RSP = VALUES["ip"], VALUES["sp"]
 
 
@@ -37,11 +38,13 @@ def record(body: bytes, kind: int = SAMPLE) -> bytes:
     return struct.pack("=IHH", kind, 2, 8 + len(body)) + body
 
 
-def sample(stack: bytes = b"", room: int | None = None, *, pid: int = 7, **registers: int) -> bytes:
+def sample(
+    stack: bytes = b"", room: int | None = None, *, pid: int = 7, time_ns: int = NOW_NS, **registers: int
+) -> bytes:
     """Return a record as perf writes it: the stack with room behind it, and then how much of it is one."""
     values = [{**VALUES, **registers}[name] for name in PERF_REGISTERS]
     room = len(stack) if room is None else room
-    body = struct.pack("=IIQ17Q", pid, pid + 1, ABI_64, *values)
+    body = struct.pack("=IIQQ17Q", pid, pid + 1, time_ns, ABI_64, *values)
     return record(body + struct.pack("=Q", room) + stack.ljust(room, b"\xee") + struct.pack("=Q", len(stack)))
 
 
@@ -53,7 +56,7 @@ def test_mask_is_of_the_registers_that_are_expected() -> None:
 
 def test_registers_come_out_in_the_order_of_dwarf() -> None:
     (found,) = parsed_samples(sample(b"stack..."))
-    assert found == PerfCopy(7, REGISTERS, b"stack...")
+    assert found == PerfCopy(7, NOW_NS, REGISTERS, b"stack...")
 
 
 def test_stack_ends_where_memory_ended() -> None:
@@ -64,8 +67,8 @@ def test_stack_ends_where_memory_ended() -> None:
 
 
 def test_thread_without_user_registers_has_no_sample() -> None:
-    without = record(struct.pack("=IIQQ", 7, 8, ABI_NONE, 0))
-    with_stack = record(struct.pack("=IIQQ", 7, 8, ABI_NONE, 512) + bytes(512) + struct.pack("=Q", 512))
+    without = record(struct.pack("=IIQQQ", 7, 8, 9, ABI_NONE, 0))
+    with_stack = record(struct.pack("=IIQQQ", 7, 8, 9, ABI_NONE, 512) + bytes(512) + struct.pack("=Q", 512))
     assert len(list(parsed_samples(without + with_stack + sample(b"stack...")))) == 1
 
 
@@ -94,7 +97,7 @@ def test_stack_is_never_longer_than_its_room(size: int) -> None:
 @pytest.mark.parametrize("room", [9, 1 << 40, (1 << 64) - 1])
 def test_room_beyond_the_record_has_no_sample(room: int) -> None:
     body = sample(b"stack...")[8:]
-    at = 8 + 8 + 17 * 8
+    at = 16 + 8 + 17 * 8
     assert list(parsed_samples(record(body[:at] + struct.pack("=Q", room) + body[at + 8 :]))) == []
 
 
@@ -171,11 +174,13 @@ def copies(rings: Rings) -> Iterator[PerfCopies]:
     made.close()
 
 
-def walked(pid: int = 7, rip: int = RIP, rsp: int = RSP) -> CopiedSample:
+def walked(pid: int = 7, rip: int = RIP, rsp: int = RSP, time_ns: int = NOW_NS + 5_000) -> CopiedSample:
     """Return a sample as the kernel hands it over to be verified: without its stack."""
     registers = [0] * 17
     registers[7], registers[16] = rsp, rip
-    return CopiedSample(Sample(pid, 0, 1, 2, b"prog", 3, 4, 1, END_COMPLETE), tuple(registers), b"")
+    return CopiedSample(
+        Sample(pid, 0, 1, 2, b"prog", 3, 4, 1, END_COMPLETE), tuple(registers), b"", time_ns=time_ns
+    )
 
 
 def test_sample_gets_what_perf_copied_of_it(rings: Rings, copies: PerfCopies) -> None:
@@ -185,19 +190,32 @@ def test_sample_gets_what_perf_copied_of_it(rings: Rings, copies: PerfCopies) ->
     rings.write(fd, sample(b"first...") + sample(b"other...", pid=8))
     copies.drain()
     found = copies.of(walked())
-    assert found == walked()._replace(registers=REGISTERS, stack=b"first...")
+    assert found == walked(time_ns=0)._replace(registers=REGISTERS, stack=b"first...")
     assert copies.of(walked()) is None  # each copy is of one sample
     assert copies.of(walked(rip=RIP + 1)) is None
     assert copies.of(walked(rsp=RSP - 8)) is None
 
 
-def test_samples_of_one_moment_get_their_copies_in_order(rings: Rings, copies: PerfCopies) -> None:
+def test_samples_of_one_place_get_each_a_copy(rings: Rings, copies: PerfCopies) -> None:
     fd = rings.add()
     copies.add_cpu(0, fd)
-    rings.write(fd, sample(b"first...") + sample(b"second.."))
+    rings.write(fd, sample(b"first...") + sample(b"second..", time_ns=NOW_NS + 6_000))
     copies.drain()
     found = [copies.of(walked()) for _ in range(3)]
-    assert [one and one.stack for one in found] == [b"first...", b"second..", None]
+    assert {one and one.stack for one in found} == {b"first...", b"second..", None}
+
+
+def test_copy_is_of_the_sample_just_before_it(rings: Rings, copies: PerfCopies) -> None:
+    """The same place is sampled again and again; of some samples perf has no copy."""
+    fd = rings.add()
+    copies.add_cpu(0, fd)
+    period_ns = 1_001_001
+    times_ns = [NOW_NS + turn * period_ns for turn in (0, 2, 3)]
+    rings.write(fd, b"".join(sample(f"copy {time:012}".encode(), time_ns=time) for time in times_ns))
+    copies.drain()
+    found = [copies.of(walked(time_ns=NOW_NS + turn * period_ns + 5_000)) for turn in (3, 2, 1, 0)]
+    stacks = [f"copy {NOW_NS + turn * period_ns:012}".encode() for turn in (3, 2, 0)]
+    assert [one and one.stack for one in found] == [stacks[0], stacks[1], None, stacks[2]]
 
 
 def test_cpu_that_goes_leaves_what_its_ring_held(rings: Rings, copies: PerfCopies) -> None:
