@@ -130,7 +130,8 @@ static __always_inline bool is_to_be_verified(const struct sample_key *key)
 	__u32 zero = 0;
 	__u64 *taken;
 
-	if (!settings.verify_stride || key->user_end == END_BY_KERNEL || key->user_end == END_NOT_READY)
+	if (!settings.verify_stride || key->user_end == END_BY_KERNEL || key->user_end == END_32_BIT ||
+	    key->user_end == END_NOT_READY)
 		return false;
 	taken = bpf_map_lookup_elem(&verify_turns, &zero);
 	return taken && (*taken)++ % settings.verify_stride == 0;

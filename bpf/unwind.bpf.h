@@ -88,6 +88,18 @@ static __always_inline bool is_program_start(const struct walk *walk, __u64 sp)
 	return found[0] && found[0] <= MAX_ARGUMENTS && found[1] > sp && found[1] - sp < FARTHEST_FRAME;
 }
 
+/* Whether a thread begins there: clone or clone3 returns 0, where libc's code has no rules on purpose. */
+static __always_inline bool is_thread_start(const struct walk *walk)
+{
+	/* mov $56, %eax or mov $435, %eax; syscall */
+	const __u64 clone = 0x050f00000038b8ULL, clone3 = 0x050f000001b3b8ULL;
+	__u64 code = 0;
+
+	if (walk->registers[0] || bpf_probe_read_user(&code, 7, (void *)(walk->pc - 7)))
+		return false;
+	return code == clone || code == clone3;
+}
+
 /* Whether a goroutine ends there: its first function returns behind the first byte of runtime.goexit. */
 static __always_inline bool is_goexit(__u64 address)
 {
@@ -111,7 +123,7 @@ __noinline __u32 step_without_rule(__u32 keeps_pointers)
 
 	if (!walk)
 		return END_NO_ROW;
-	if (walk->depth == 1) {
+	if (walk->is_exact) {
 		if (bpf_probe_read_user(saved, sizeof(__u64), (void *)walk->sp))
 			return END_NOT_RESIDENT;
 		if (follows_call(saved[0], walk->first, walk->count, false)) {
@@ -121,6 +133,8 @@ __noinline __u32 step_without_rule(__u32 keeps_pointers)
 			walk->is_guessed |= !keeps_pointers;
 			return WALK_GOES_ON;
 		}
+		if (walk->depth == 1 && is_thread_start(walk))
+			return END_COMPLETE;
 	} else if (!bpf_probe_read_user(saved, sizeof(__u64), (void *)walk->pc) && saved[0] == sigreturn) {
 		return leave_signal_frame(walk);
 	} else if (keeps_pointers && walk->is_bp_known && !walk->bp) {
@@ -190,7 +204,7 @@ static __always_inline __u32 leave_frame(struct walk *walk, const struct unwind_
 	cfa = frame_address(walk, rule);
 	if (!cfa)
 		return END_NOT_RESIDENT;
-	if (cfa < walk->sp || (cfa == walk->sp && walk->depth != 1))
+	if (cfa < walk->sp || (cfa == walk->sp && !walk->is_exact))
 		return END_NO_PROGRESS;
 	if (bpf_probe_read_user(&return_address, sizeof(return_address), (void *)(cfa - 8)))
 		return END_NOT_RESIDENT;

@@ -82,7 +82,7 @@ def walked_stacks(
     deadline_s = time.monotonic() + TIMEOUT_S
     walked: list[WalkedStack] = []
     for _ in range(MAX_WORKERS):
-        if len(walked) == len(stacks):
+        if len(walked) == len(stacks) or time.monotonic() >= deadline_s:
             break
         walked += _walked_by_worker(_WalkJob(stacks[len(walked) :], binaries, max_depth), deadline_s)
         if len(walked) < len(stacks):  # a worker that ended has met what it cannot take

@@ -12,11 +12,18 @@ A signal handler returns to code that asks the kernel to restore what it interru
     48 c7 c0 0f 00 00 00       mov    $0xf,%rax
     0f 05                      syscall
 
+A thread begins behind such a call of the kernel, with 0 in rax:
+
+    b8 b3 01 00 00             mov    $435,%eax               clone3; clone is 56
+    0f 05                      syscall
+
 Source: Intel SDM volume 2, CALL, 2.1.5 (ModR/M and SIB), 2.2.1 (REX); gcc, libgcc/config/i386/linux-unwind.h.
 """
 
 CALL_LIMIT = 7  # bytes that need to be seen before a return address: a prefix makes no difference
 SIGNAL_RETURN = bytes.fromhex("48c7c00f0000000f05")
+CLONE_CALLS = (bytes.fromhex("b8380000000f05"), bytes.fromhex("b8b30100000f05"))
+CLONE_BYTES = 7
 SIGNAL_RETURN_CALL = 7  # bytes before its syscall instruction
 
 

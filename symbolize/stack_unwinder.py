@@ -11,11 +11,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 
+from pyprof.symbolize.call_site import CLONE_BYTES, CLONE_CALLS
 from pyprof.symbolize.cfi_program import CfaRule, Row, Rule, RuleKind
 from pyprof.symbolize.error import SymbolizeError
 from pyprof.symbolize.frame_state import FrameState
 from pyprof.symbolize.layout import Image
-from pyprof.symbolize.stack_copy import NO_BINARY, RBP, RIP, RSP, CodeRange, StackCopy, Walk, WalkEnd
+from pyprof.symbolize.stack_copy import NO_BINARY, RAX, RBP, RIP, RSP, CodeRange, StackCopy, Walk, WalkEnd
 from pyprof.symbolize.unwind_image import UnwindImage
 
 DEPTH_LIMIT = 127  # frames; what the kernel's own walker has
@@ -82,6 +83,8 @@ class StackUnwinder:
             if top is not None and self._is_return_address(ranges, top, accepts_any_memory=False):
                 state.is_guessed |= not keeps_pointers
                 return state.enter_caller(_LEAF_ROW)
+            if state.registers[RAX] == 0 and self._is_thread_start(ranges, state.rip):
+                return WalkEnd.COMPLETE
         elif keeps_pointers and state.registers[RBP] == 0:
             return WalkEnd.COMPLETE
         if _is_program_start(state, state.rsp) or _is_program_start(state, state.rsp + 8):
@@ -114,6 +117,12 @@ class StackUnwinder:
             return True
         image = self._image(binary)
         return image is not None and image.keeps_pointers
+
+    def _is_thread_start(self, ranges: Sequence[CodeRange], address: int) -> bool:
+        """Return whether clone or clone3 returns there, where libc's code has no rules on purpose."""
+        binary, offset = _frame(code_range(ranges, address), address)
+        image = self._image(binary) if binary >= 0 else None
+        return image is not None and image.code(offset - CLONE_BYTES, CLONE_BYTES) in CLONE_CALLS
 
     def _is_goexit(self, ranges: Sequence[CodeRange], address: int) -> bool:
         """Return whether a goroutine ends there: behind the first byte of runtime.goexit."""

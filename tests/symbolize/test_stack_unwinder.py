@@ -251,6 +251,14 @@ def test_go_code_ends_where_the_frame_pointer_or_the_return_address_is_zero() ->
     assert walk(stack_copy(7, 0, 0, rip=BARE, rbp=STACK + 8)).end is WalkEnd.NO_ROW
 
 
+@pytest.mark.parametrize("number", [56, 435])
+def test_start_of_a_thread_is_complete(number: int) -> None:
+    code = {"at_89": b"\xb8" + number.to_bytes(4, "little") + b"\x0f\x05"}  # mov $number, %eax; syscall
+    assert walk(stack_copy(7, rip=BARE, rbp=1), **code).end is WalkEnd.COMPLETE
+    assert walk(stack_copy(7, rip=BARE, rbp=1, rax=4711), **code).end is WalkEnd.NO_ROW  # the parent
+    assert walk(stack_copy(7, rip=BARE, rbp=1)).end is WalkEnd.NO_ROW
+
+
 def test_end_of_a_goroutine_is_complete() -> None:
     goexit = b"\x90\xe8"  # nop; call
     copy = stack_copy(0, 0, CODE + 0xC1, rip=BARE, rbp=STACK + 8)
