@@ -195,7 +195,8 @@ static __always_inline __u64 frame_address(const struct walk *walk, const struct
 static __always_inline __u32 leave_frame(struct walk *walk, const struct unwind_rule *rule)
 {
 	bool uses_bp = rule->cfa == CFA_RBP || rule->cfa == CFA_RBP_DEREF || rule->rbp == RBP_AT_RBP;
-	__u64 cfa, return_address;
+	__u64 saved[2]; /* rbp where it is saved most often, return address */
+	__u64 cfa, below;
 
 	if (uses_bp && !walk->is_bp_known)
 		return END_UNSUPPORTED;
@@ -206,12 +207,16 @@ static __always_inline __u32 leave_frame(struct walk *walk, const struct unwind_
 		return END_NOT_RESIDENT;
 	if (cfa < walk->sp || (cfa == walk->sp && !walk->is_exact))
 		return END_NO_PROGRESS;
-	if (bpf_probe_read_user(&return_address, sizeof(return_address), (void *)(cfa - 8)))
+	/* both in one read, unless that would reach below the stack */
+	below = rule->rbp == RBP_AT_CFA && rule->rbp_offset == -16 && cfa - 16 >= walk->sp ? 0 : 8;
+	if (bpf_probe_read_user((char *)saved + below, sizeof(saved) - below, (void *)(cfa - 16 + below)))
 		return END_NOT_RESIDENT;
 	if (rule->rbp == RBP_AT_CFA || rule->rbp == RBP_AT_RBP) {
 		__u64 base = rule->rbp == RBP_AT_CFA ? cfa : walk->bp;
 
-		if (bpf_probe_read_user(&walk->bp, sizeof(__u64), (void *)(base + rule->rbp_offset)))
+		if (!below)
+			walk->bp = saved[0];
+		else if (bpf_probe_read_user(&walk->bp, sizeof(__u64), (void *)(base + rule->rbp_offset)))
 			return END_NOT_RESIDENT;
 		walk->is_bp_known = true;
 	} else if (rule->rbp != RBP_SAME) {
@@ -225,7 +230,7 @@ static __always_inline __u32 leave_frame(struct walk *walk, const struct unwind_
 		walk->is_bx_known = true;
 	}
 	walk->sp = cfa;
-	walk->pc = return_address;
+	walk->pc = saved[1];
 	walk->is_exact = false;
 	return walk->pc ? WALK_GOES_ON : END_COMPLETE;
 }

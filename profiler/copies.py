@@ -13,7 +13,7 @@ from pyprof.profiler.cpu_maps import SAMPLE_KEY_BYTES, parse_sample
 from pyprof.profiler.libbpf import RingBuffer
 from pyprof.profiler.proc import FileMapping
 
-RING_BYTES = 16 << 20  # a power of two; at least 240 copies
+RING_BYTES = 4 << 20  # a power of two; at least 60 copies
 RED_ZONE_BYTES = 128  # bpf/unwind.h
 MAX_BYTES = 48 << 20  # kept until the capture's end
 MAX_WALKED = 100_000

@@ -12,15 +12,15 @@ from pyprof.profiler.extents import Extents
 from pyprof.profiler.libbpf import Map
 from pyprof.symbolize.table_worker import TableArrays
 
-EXES, BLOCKS, CHUNKS, RULES, MAPPINGS = 8192, 1 << 20, 8192, 1 << 16, 1 << 18
+EXES, BLOCKS, CHUNKS, RULES, MAPPINGS = 8192, 1 << 19, 4096, 1 << 16, 1 << 17
 PROCESSES = 1 << 14
 MAX_MAPPINGS = (1 << 14) - 1  # of one process; bpf/unwind.bpf.h searches so many
 
-# name of the map: how many entries it has. They take 52 MB of kernel memory.
+# name of the map: how many entries it has. They take 28 MB of kernel memory.
 MAP_ENTRIES = {
     "unwind_exes": EXES,
-    "unwind_blocks": BLOCKS,  # 1 GiB of code
-    "unwind_rows": CHUNKS,  # 8 million rows
+    "unwind_blocks": BLOCKS,  # 512 MiB of code
+    "unwind_rows": CHUNKS,  # 4 million rows
     "unwind_rules": RULES,
     "unwind_mappings": MAPPINGS,
     "unwind_processes": PROCESSES,
