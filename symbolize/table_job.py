@@ -35,7 +35,7 @@ class TableJob:
         import json  # noqa: F401, PLC0415 - out of reach once confined
 
         with contextlib.suppress(OSError):  # on a busy machine all walks wait for it, and it does little
-            os.nice(NICENESS)
+            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
 
         import pyprof.symbolize.unwind_table  # noqa: F401, PLC0415 (imports numpy)
 
