@@ -63,6 +63,11 @@ class CpuSampler:
         """Return where work arrives from while sampling goes on."""
         return [self.tracker, *self._user_stacks.sources]
 
+    @property
+    def is_settling(self) -> bool:
+        """Return whether samples still wait for what their stacks are walked by."""
+        return self._user_stacks.is_settling
+
     def start(self, targets: Sequence[Target]) -> None:
         """Load the program and begin to sample."""
         online = proc.online_cpus()

@@ -18,7 +18,7 @@ from pyprof.profiler.resolve import Unnamed, unnamed_profile
 from pyprof.profiler.settings import Settings
 from pyprof.profiler.watch import End, Readable, watch
 
-SETTLE_S = 0.15
+SETTLE_S, LONG_S = 0.15, 5.0
 NICENESS = -10
 
 Progress = Callable[[float, CpuSampler], None]  # seconds since the start
@@ -76,7 +76,8 @@ class CpuSession:
                 interrupts=interrupts,
                 targets=[self._command] if self._command else self._pidfds(),
                 idle_work=_chained(
-                    sampler.tracker.snapshots(self._snapshot_pids()), _when_settled(idle_work)
+                    sampler.tracker.snapshots(self._snapshot_pids()),
+                    _when_settled(idle_work, lambda: sampler.is_settling),
                 ),
                 each_second=lambda: self._look_around(targets),
                 on_progress=lambda seconds: on_progress(seconds, sampler),
@@ -174,10 +175,10 @@ def _chained(first: Iterable[Work], then: Iterable[Work | None]) -> Iterable[Wor
     yield from then
 
 
-def _when_settled(work: Iterable[Work]) -> Iterable[Work | None]:
+def _when_settled(work: Iterable[Work], is_settling: Callable[[], bool]) -> Iterable[Work | None]:
     """Yield what can wait, but nothing as long as mappings and tables arrive that the walk waits for."""
-    begin_s = time.monotonic() + SETTLE_S
+    began_s = time.monotonic()
     for piece in work:
-        while time.monotonic() < begin_s:
+        while (passed_s := time.monotonic() - began_s) < SETTLE_S or (is_settling() and passed_s < LONG_S):
             yield None
         yield piece

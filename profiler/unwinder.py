@@ -28,6 +28,7 @@ from pyprof.symbolize.vdso import vdso_image
 MAX_FAILURES_TOLD = 5
 # Files of these kinds have no table and miss none.
 EXPECTED = frozenset({"no call frame information", "not an ELF file", "not x86-64"})
+SETTLED_S = 0.1  # without a sample that was handed over
 LOOK_AGAIN_S = 1.0  # before the mappings of one process are read once more
 
 
@@ -51,6 +52,7 @@ class Unwinder:
         self._looked_s: dict[int, float] = {}  # process: when its mappings were read because of a copy
         self._whole: Collection[int] = ()
         self._vdso = -1
+        self._handed_over_s = float("-inf")
         self._unsettled: deque[tuple[int, list[CopiedSample]]] = deque()  # by when they were there
         self._started_ns = boottime_ns()
 
@@ -68,6 +70,11 @@ class Unwinder:
         while self._worker.is_busy and time.monotonic() < deadline_s:
             self._wait_for_answers()
             self._take_answers()
+
+    @property
+    def is_settling(self) -> bool:
+        """Return whether tables are being made, or a sample came before its own a moment ago."""
+        return self._worker.is_busy or time.monotonic() - self._handed_over_s < SETTLED_S
 
     def filenos(self) -> list[int]:
         """Return the descriptors that are readable when something waits."""
@@ -117,6 +124,7 @@ class Unwinder:
         for pid in {copy.sample.pid for copy in fresh}:
             self._look_at(pid)
         if fresh:  # the time is that of the last one, and of what was looked at
+            self._handed_over_s = time.monotonic()
             self._unsettled.append((boottime_ns(), fresh))
         while self._unsettled and self._unsettled[0][0] < self._tracker.applied_ns:
             _, copies = self._unsettled.popleft()

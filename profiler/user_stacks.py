@@ -63,6 +63,11 @@ class UserStacks:
         """Return where work arrives from while the capture runs."""
         return [source for source in (self._unwinder, self._perf_copies) if source is not None]
 
+    @property
+    def is_settling(self) -> bool:
+        """Return whether samples still wait for mappings or tables."""
+        return self._unwinder is not None and self._unwinder.is_settling
+
     def load(self, engine: SamplingEngine, settings: Settings, cpus: int) -> Settings:
         """Load the program, with the walk along tables where that is wanted and possible.
 
