@@ -204,8 +204,10 @@ def test_127_frames_from_the_leaf_are_kept(program, unwound) -> None:
 def test_frame_pointers_agree_where_every_function_keeps_them(unwound) -> None:
     by_walk = {walk: unwound("recursion_fp", "60", SECONDS, unwind=walk) for walk in ("dwarf", "fp")}
     lists = {walk: leaf_lists(stacks, "spin") for walk, stacks in by_walk.items()}
-    assert lists["dwarf"] == pytest.approx(lists["fp"], abs=0.03)
-    assert list(lists["dwarf"]) == [("main", *recursion(60), "spin")]
+    truth = ("main", *recursion(60), "spin")
+    assert lists["dwarf"] == {truth: 1.0}
+    # In the first instructions of a function, before it has its frame, frame pointers miss its caller.
+    assert lists["fp"][truth] == pytest.approx(1.0, abs=0.03)
 
 
 @pytest.mark.parametrize("program", ["opened_O0", "opened_O2"])
