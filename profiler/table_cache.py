@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyprof.profiler.binaries import OPEN_FLAGS
 
-FOLDER_MODE, FILE_MODE = 0o700, 0o600
+FOLDER_MODE = 0o700
 MAX_BYTES = 512 << 20
 ENDING = ".unwind"
 

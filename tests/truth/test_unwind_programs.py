@@ -62,7 +62,7 @@ def bash(folder: Path) -> list[str]:
 
 def cc1(folder: Path) -> list[str]:
     source = folder / "functions.c"
-    source.write_text("".join(FUNCTION.format(number) for number in range(300)))
+    source.write_text("".join(FUNCTION.format(number) for number in range(600)))
     return ["gcc", "-O2", "-S", "-o", str(folder / "functions.s"), str(source)]
 
 
@@ -117,7 +117,7 @@ def user_stacks(profile) -> list[tuple[list[Frame], int]]:
     for sample in profile.samples:
         user = [profile.frames[index] for index in sample.stack]
         user = [frame for frame in user if frame.kind is not FrameKind.KERNEL]
-        if user and user[0].name != "[user stack could not be read]":
+        if user:
             stacks.append((user, sample.value))
     return stacks
 
@@ -145,7 +145,7 @@ def reason(user: list[Frame]) -> str:
 
 
 @pytest.mark.parametrize("command", PROGRAMS, ids=lambda command: command.__name__)
-def test_99_percent_of_the_stacks_are_not_truncated(command, capture, tmp_path) -> None:
+def test_99_percent_of_the_stacks_are_complete(command, capture, tmp_path) -> None:
     arguments = command(tmp_path)
     if not shutil.which(arguments[0]):
         pytest.skip(f"{arguments[0]} is not installed")
@@ -155,8 +155,8 @@ def test_99_percent_of_the_stacks_are_not_truncated(command, capture, tmp_path) 
     reasons: Counter[str] = Counter()
     for user, value in stacks:
         reasons[reason(user)] += value
-    truncated = sum(value for why, value in reasons.items() if why.startswith("[truncated"))
-    told = f"{truncated} of {total} truncated: {reasons.most_common()}"
+    noted = sum(value for why, value in reasons.items() if why.startswith("["))  # cut, guessed or unread
+    told = f"{noted} of {total} not complete: {reasons.most_common()}"
     assert total > 100, told
-    assert truncated <= 0.01 * total, told
+    assert noted <= 0.01 * total, told
     assert reasons[""] >= 0.95 * total, told
